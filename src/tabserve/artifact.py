@@ -1,0 +1,210 @@
+"""The artefact: the folder NAME/VERSION with a manifest, the model's file and the golden rows.
+
+Nothing of it is executed here, and no byte of a file is handed on before its hash was compared.
+"""
+
+import hashlib
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import numpy as np
+import orjson
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from tabserve.errors import ArtifactError, PackError
+from tabserve.output import Output, Target
+from tabserve.signature import Signature
+from tabserve.types import Array, Outputs
+
+FORMAT_VERSION = 1
+MANIFEST = "manifest.json"
+GOLDEN = "golden.jsonl"
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+Exactness = Literal["bits", "close"]
+
+
+class Metric(BaseModel):
+    """data: names the data set that the value was measured on."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str
+    value: float
+    data: str
+
+
+class Parity(BaseModel):
+    """What packing found when it compared the engine with the original model.
+
+    exactness: "bits" (equal) or "close" (within 1e-12 x scale).
+    max_difference: the largest absolute one, over all golden rows and batch sizes.
+    joinable: whether the answers stay in the class when rows of several requests are computed as
+    one batch.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    exactness: Exactness
+    n_rows: int
+    batch_sizes: list[int]
+    max_difference: float
+    joinable: bool
+    cpu: str
+
+
+class Manifest(BaseModel):
+    """files: sha256 of every other file, by its name in the folder."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    format_version: Literal[1] = 1
+    name: str
+    version: str
+    created: datetime
+    model_type: str
+    model_file: str
+    model_format: Literal["skops", "joblib"]
+    engine: Literal["native"] = "native"
+    signature: Signature
+    targets: tuple[Target, ...] = Field(min_length=1)
+    output: Output | None = None
+    metrics: list[Metric] = []
+    training_date: datetime
+    parity: Parity
+    libraries: dict[str, str]
+    files: dict[str, str]
+
+    @field_validator("name", "version", "model_file")
+    @classmethod
+    def _plain_name(cls, value: str) -> str:
+        return plain_name(value)
+
+    @field_validator("files")
+    @classmethod
+    def _plain_names(cls, value: dict[str, str]) -> dict[str, str]:
+        for name in value:
+            plain_name(name)
+        return value
+
+
+def plain_name(value: str) -> str:
+    """The value itself; ValueError unless it may safely be a file's name and part of a URL."""
+    if not _NAME.fullmatch(value) or ".." in value:
+        raise ValueError(f"expected letters, digits, '.', '_' or '-', got {value!r}")
+    return value
+
+
+class GoldenRows(BaseModel):
+    """Input rows as JSON records, and the outputs of the original model on them."""
+
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+
+    rows: list[dict[str, Any]]
+    outputs: dict[str, Array]
+
+    def to_bytes(self) -> bytes:
+        """One JSON line per row; a float64 is written so that it reads back to the same bits."""
+        listed = {part: array.tolist() for part, array in self.outputs.items()}
+        return b"".join(
+            orjson.dumps(
+                {"row": row, "outputs": {part: values[i] for part, values in listed.items()}},
+                option=orjson.OPT_APPEND_NEWLINE,
+            )
+            for i, row in enumerate(self.rows)
+        )
+
+    @classmethod
+    def from_bytes(cls, text: bytes) -> Self:
+        lines = [orjson.loads(line) for line in text.splitlines()]
+        parts = lines[0]["outputs"] if lines else {}
+        outputs: Outputs = {
+            part: np.array([line["outputs"][part] for line in lines], dtype=_dtype(part))
+            for part in parts
+        }
+        return cls(rows=[line["row"] for line in lines], outputs=outputs)
+
+
+def _dtype(part: str) -> type[np.generic]:
+    return np.object_ if part.rpartition(".")[2] == "label" else np.float64
+
+
+class Artifact:
+    """An artefact on disk, its manifest read and valid. Raises ArtifactError with a sentence."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        try:
+            self.manifest = Manifest.model_validate_json((folder / MANIFEST).read_bytes())
+        except OSError as error:
+            raise ArtifactError(
+                f"Expected an artefact with a {MANIFEST} at {folder}: {error.strerror}."
+            ) from None
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            place = ".".join(map(str, first["loc"])) or "the file itself"
+            raise ArtifactError(
+                f"{folder / MANIFEST} is no manifest of format {FORMAT_VERSION}: {first['msg']} "
+                f"at {place}. Pack the model again with this version of tabserve."
+            ) from None
+
+    def read(self, name: str) -> bytes:
+        """The file's bytes; ArtifactError unless their sha256 is the manifest's."""
+        expected = self.manifest.files.get(name)
+        if expected is None:
+            raise ArtifactError(f"{self.folder / MANIFEST} names no file {name!r}.")
+        try:
+            content = (self.folder / name).read_bytes()
+        except OSError as error:
+            raise ArtifactError(f"Cannot read {self.folder / name}: {error.strerror}.") from None
+        found = hashlib.sha256(content).hexdigest()
+        if found != expected:
+            raise ArtifactError(
+                f"{self.folder / name} was changed after packing: expected sha256 {expected}, "
+                f"found {found}. Pack the model again, or restore the file."
+            )
+        return content
+
+    def golden(self) -> GoldenRows:
+        try:
+            return GoldenRows.from_bytes(self.read(GOLDEN))
+        except (ValueError, LookupError, TypeError) as error:
+            raise ArtifactError(f"{self.folder / GOLDEN} cannot be read: {error}.") from None
+
+
+def write(out: Path, manifest: Manifest, files: Mapping[str, bytes], replace: bool) -> Path:
+    """Write NAME/VERSION below `out` in one step, and give its folder back.
+
+    manifest.files is filled in. Raises PackError where the version exists and `replace` is off:
+    a version that was served must stay what it was.
+    """
+    folder = out / manifest.name / manifest.version
+    if folder.exists() and not replace:
+        raise PackError(
+            f"{folder} exists already; choose another version, or say --replace to overwrite it."
+        )
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    hashes = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+    manifest = manifest.model_copy(update={"files": hashes})
+    # Beside its place, so that the last step is a rename within one file system; the leading dot
+    # keeps a reader of the repository from taking it for a version.
+    unfinished = Path(tempfile.mkdtemp(prefix=".packing-", dir=folder.parent))
+    try:
+        unfinished.chmod(0o755)
+        for name, content in files.items():
+            (unfinished / name).write_bytes(content)
+        (unfinished / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n")
+        if folder.exists():
+            shutil.rmtree(folder)
+        os.replace(unfinished, folder)
+    except BaseException:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise
+    return folder

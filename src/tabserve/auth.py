@@ -1,0 +1,141 @@
+"""API keys: random, shown once, kept as hashes."""
+
+import fcntl
+import hashlib
+import hmac
+import os
+import re
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from tabserve.errors import Forbidden, InvalidSettings, ModelNotReady, Unauthorized
+
+HEADER = "X-API-Key"
+
+_NAME = r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}"
+_INLINE = re.compile(rf"({_NAME}):([0-9a-f]{{64}})")
+
+
+class Key(BaseModel):
+    """hash: SHA-256 of the key. Keys have 256 random bits, so that no slow hash is needed."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str = Field(pattern=f"^{_NAME}$")
+    hash: str = Field(pattern=r"^[0-9a-f]{64}$")
+    created: datetime | None = None
+
+
+class _KeyFile(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    keys: list[Key] = []
+
+
+class Keys:
+    """Tells whose key it is.
+
+    source: a file, which is read again when it changes, so that a revoked key is refused at once;
+    or NAME:HASH pairs separated by commas.
+    Raises InvalidSettings where neither can be read.
+    """
+
+    def __init__(self, source: str) -> None:
+        inline = [_INLINE.fullmatch(pair.strip()) for pair in source.split(",")]
+        if all(inline):
+            self._path = None
+            self._keys = [Key(name=pair[1], hash=pair[2]) for pair in inline if pair]
+        else:
+            self._path = Path(source)
+            self._version = _version(self._path)
+            self._keys = read_keys(self._path)
+
+    def holder(self, key: str | None) -> str:
+        """The name that the key was given to. Raises Unauthorized, Forbidden."""
+        if not key:
+            raise Unauthorized(f"Expected an API key in the header {HEADER}.")
+        digest = hashlib.sha256(key.encode()).hexdigest()
+        found = None
+        # To the end, whichever matches: the time tells nothing.
+        for candidate in self._current():
+            if hmac.compare_digest(candidate.hash, digest):
+                found = candidate.name
+        if found is None:
+            raise Forbidden("The API key is not known, or was revoked.")
+        return found
+
+    def _current(self) -> list[Key]:
+        if self._path is not None:
+            try:
+                version = _version(self._path)
+                if version != self._version:
+                    self._keys = read_keys(self._path)
+                    self._version = version
+            except InvalidSettings:
+                # Nobody is let in on the strength of what the file said once.
+                raise ModelNotReady("The server's keys cannot be read at the moment.") from None
+        return self._keys
+
+
+def _version(path: Path) -> tuple[int, int, int]:
+    try:
+        stat = path.stat()
+    except OSError as error:
+        raise InvalidSettings(
+            f"Cannot read the keys in {path}: {error.strerror}. Make one with: "
+            f"tabserve keys add NAME --keys {path}"
+        ) from None
+    return stat.st_mtime_ns, stat.st_size, stat.st_ino
+
+
+def read_keys(path: Path) -> list[Key]:
+    try:
+        return _KeyFile.model_validate_json(path.read_bytes()).keys
+    except OSError as error:
+        raise InvalidSettings(f"Cannot read the keys in {path}: {error.strerror}.") from None
+    except ValidationError:
+        raise InvalidSettings(f"{path} is no file of keys as tabserve keys makes it.") from None
+
+
+def add_key(path: Path, name: str) -> str:
+    """The new key, which is nowhere else. Raises InvalidSettings where the name is taken."""
+    key = f"ts_{secrets.token_urlsafe(32)}"
+    with _editing(path) as keys:
+        if not re.fullmatch(_NAME, name):
+            raise InvalidSettings(f"Expected a name of letters, digits and ._@-, got {name!r}.")
+        if any(other.name == name for other in keys):
+            raise InvalidSettings(f"{path} has a key named {name} already; revoke it first.")
+        digest = hashlib.sha256(key.encode()).hexdigest()
+        keys.append(Key(name=name, hash=digest, created=datetime.now(UTC)))
+    return key
+
+
+def revoke_key(path: Path, name: str) -> None:
+    with _editing(path) as keys:
+        kept = [key for key in keys if key.name != name]
+        if len(kept) == len(keys):
+            raise InvalidSettings(f"{path} has no key named {name}.")
+        keys[:] = kept
+
+
+@contextmanager
+def _editing(path: Path) -> Iterator[list[Key]]:
+    """The file's keys, written back in one step; one editor at a time."""
+    lock_path = path.with_name(path.name + ".lock")
+    try:
+        with lock_path.open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            keys = read_keys(path) if path.exists() else []
+            yield keys
+            unfinished = path.with_name(path.name + ".new")
+            descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            with os.fdopen(descriptor, "w") as file:
+                file.write(_KeyFile(keys=keys).model_dump_json(indent=2) + "\n")
+            os.replace(unfinished, path)
+    except OSError as error:
+        raise InvalidSettings(f"Cannot write the keys in {path}: {error.strerror}.") from None

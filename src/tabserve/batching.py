@@ -1,0 +1,152 @@
+"""Computes what has queued as one batch, in a thread of its own.
+
+It never waits for more: a request that finds the engine idle is computed at once, and one that
+finds it busy joins the others that came meanwhile.
+"""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+
+from tabserve.errors import BadModelOutput, DeadlineExceeded, ModelNotReady, Overloaded
+from tabserve.types import Columns, Engine, Outputs, concatenate, n_rows
+
+# Rows after which a batch is closed. What queues behind it would gain nothing from joining, and
+# would wait for all of it.
+MAX_JOINED_ROWS = 4096
+
+
+@dataclass(slots=True)
+class _Job:
+    columns: Columns
+    n_rows: int
+    deadline: float
+    future: "Future[Outputs]" = field(default_factory=Future)
+
+
+class Batcher:
+    """Bounded queue in front of one engine and the one thread that calls it.
+
+    max_queue: requests that may wait; past it `submit` raises Overloaded at once.
+    joinable: whether rows of several requests may be computed together.
+    on_batch, on_depth: told the rows of each batch and the length of the queue.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        joinable: bool = True,
+        max_queue: int = 1000,
+        on_batch: Callable[[int], None] = lambda rows: None,
+        on_depth: Callable[[int], None] = lambda depth: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._engine = engine
+        self._joinable = joinable
+        self._max_queue = max_queue
+        self._on_batch = on_batch
+        self._on_depth = on_depth
+        self._clock = clock
+        self._queue: deque[_Job] = deque()
+        self._changed = threading.Condition()
+        self._closed = False
+        self._thread = threading.Thread(target=self._work, name="tabserve-batcher", daemon=True)
+        self._thread.start()
+
+    def submit(self, columns: Columns, deadline: float = float("inf")) -> "Future[Outputs]":
+        """The outputs of these rows, in time. deadline: on the monotonic clock.
+
+        Raises Overloaded. The future fails with what the engine raised, or DeadlineExceeded where
+        the turn came too late; cancelling it before its turn costs its neighbours nothing.
+        """
+        job = _Job(columns, n_rows(columns), deadline)
+        with self._changed:
+            if self._closed:
+                raise ModelNotReady("The model is being shut down.")
+            if len(self._queue) >= self._max_queue:
+                raise Overloaded(
+                    f"{len(self._queue)} requests are waiting for the model already; try again."
+                )
+            self._queue.append(job)
+            self._on_depth(len(self._queue))
+            self._changed.notify()
+        return job.future
+
+    def close(self) -> None:
+        """Finish what is queued, then end the thread."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
+        self._thread.join()
+
+    def _work(self) -> None:
+        while batch := self._next_batch():
+            self._compute(batch)
+
+    def _next_batch(self) -> list[_Job]:
+        """At least one job, waiting for it; empty once closed."""
+        with self._changed:
+            while not self._queue:
+                if self._closed:
+                    return []
+                self._changed.wait()
+            batch = [self._queue.popleft()]
+            rows = batch[0].n_rows
+            while (
+                self._joinable
+                and self._queue
+                and rows + self._queue[0].n_rows <= MAX_JOINED_ROWS
+            ):
+                batch.append(self._queue.popleft())
+                rows += batch[-1].n_rows
+            self._on_depth(len(self._queue))
+        return batch
+
+    def _compute(self, batch: list[_Job]) -> None:
+        now = self._clock()
+        jobs = []
+        for job in batch:
+            if not job.future.set_running_or_notify_cancel():
+                continue  # its caller left
+            if job.deadline <= now:
+                job.future.set_exception(
+                    DeadlineExceeded("The deadline passed before the model was free.")
+                )
+                continue
+            jobs.append(job)
+        if not jobs:
+            return
+        rows = sum(job.n_rows for job in jobs)
+        self._on_batch(rows)
+        try:
+            outputs = self._predict(concatenate([job.columns for job in jobs]), rows)
+        except BaseException as error:  # noqa: BLE001 - handed to the caller whose rows they were
+            if len(jobs) == 1:
+                jobs[0].future.set_exception(error)
+            else:
+                # One of them is poisonous: alone, it fails alone.
+                for job in jobs:
+                    self._compute_alone(job)
+            return
+        start = 0
+        for job in jobs:
+            end = start + job.n_rows
+            job.future.set_result({part: array[start:end] for part, array in outputs.items()})
+            start = end
+
+    def _compute_alone(self, job: _Job) -> None:
+        try:
+            job.future.set_result(self._predict(job.columns, job.n_rows))
+        except BaseException as error:  # noqa: BLE001 - handed to the caller whose rows they were
+            job.future.set_exception(error)
+
+    def _predict(self, columns: Columns, rows: int) -> Outputs:
+        outputs = self._engine.predict(columns)
+        for part, array in outputs.items():
+            if len(array) != rows:
+                raise BadModelOutput(f"The model answered {len(array)} rows of {part} for {rows}.")
+        return outputs

@@ -1,0 +1,135 @@
+"""`tabserve check`: what an artefact is, and whether it may be served here."""
+
+import platform
+from dataclasses import dataclass, field
+from importlib import metadata
+from typing import Literal
+
+from rich.console import Console
+from rich.table import Table
+
+from tabserve import repository
+from tabserve.artifact import Artifact, Manifest
+from tabserve.errors import ArtifactError, OperatorError, UntrustedModel
+from tabserve.output import Renderer
+from tabserve.repository import LoadedModel
+
+Verdict = Literal["ok", "warning", "refused"]
+
+_EXIT_CODES: dict[Verdict, int] = {"ok": 0, "warning": 1, "refused": 2}
+_COLOURS: dict[Verdict, str] = {"ok": "green", "warning": "yellow", "refused": "red"}
+
+# Import name -> name on PyPI, where they differ.
+_DISTRIBUTIONS = {"sklearn": "scikit-learn"}
+
+
+@dataclass(frozen=True)
+class Finding:
+    subject: str
+    verdict: Verdict
+    text: str
+
+
+@dataclass
+class Report:
+    findings: list[Finding] = field(default_factory=list)
+
+    def add(self, subject: str, verdict: Verdict, text: str) -> None:
+        self.findings.append(Finding(subject, verdict, text))
+
+    @property
+    def exit_code(self) -> int:
+        return max((_EXIT_CODES[found.verdict] for found in self.findings), default=0)
+
+
+def check(path: str, *, allow_pickle: bool = False) -> Report:
+    """Look at the artefact that PATH means; nothing of it is executed that serving would not.
+
+    Raises ArtifactError where there is none, or its manifest cannot be read.
+    """
+    artifact = repository.find(path)
+    manifest = artifact.manifest
+    report = Report()
+    report.add("artefact", "ok", f"{manifest.name} {manifest.version} at {artifact.folder}")
+    report.add("model", "ok", f"{manifest.model_type}, {_features(manifest)}")
+    report.add("answer", "ok", ", ".join(sorted(_answer_fields(manifest))))
+    report.add("trained", "ok", manifest.training_date.isoformat(timespec="seconds"))
+    for metric in manifest.metrics:
+        report.add(metric.name, "ok", f"{metric.value:.6g} on {metric.data}")
+    _check_files(artifact, report)
+    _check_libraries(manifest, report)
+    _check_model(artifact, report, allow_pickle)
+    return report
+
+
+def show(report: Report, console: Console) -> None:
+    table = Table(box=None, show_header=False, pad_edge=False)
+    for found in report.findings:
+        colour = _COLOURS[found.verdict]
+        table.add_row(f"[{colour}]{found.verdict}[/{colour}]", found.subject, found.text)
+    console.print(table)
+
+
+def _features(manifest: Manifest) -> str:
+    names = [
+        f"{feature.name} ({feature.type}{', may be null' if feature.nullable else ''})"
+        for feature in manifest.signature.features
+    ]
+    return f"{len(names)} features: {', '.join(names)}"
+
+
+def _answer_fields(manifest: Manifest) -> tuple[str, ...]:
+    return Renderer(manifest.targets, manifest.output).fields
+
+
+def _check_files(artifact: Artifact, report: Report) -> None:
+    for name in sorted(artifact.manifest.files):
+        try:
+            size = len(artifact.read(name))
+        except ArtifactError as error:
+            report.add(name, "refused", str(error))
+        else:
+            report.add(name, "ok", f"{size:,} bytes, sha256 as packed")
+
+
+def _check_libraries(manifest: Manifest, report: Report) -> None:
+    for library, packed in manifest.libraries.items():
+        try:
+            found = metadata.version(_DISTRIBUTIONS.get(library, library))
+        except metadata.PackageNotFoundError:
+            report.add(library, "warning", f"packed with {packed}, not installed here")
+            continue
+        if found == packed:
+            report.add(library, "ok", f"{found}, as packed")
+        else:
+            report.add(library, "warning", f"packed with {packed}, {found} is installed here")
+
+
+def _check_model(artifact: Artifact, report: Report, allow_pickle: bool) -> None:
+    """Load and prove it, unless something that stands before that refused it."""
+    if report.exit_code == _EXIT_CODES["refused"]:
+        return
+    model_format = artifact.manifest.model_format
+    try:
+        loaded = repository.load(artifact, allow_pickle=allow_pickle)
+    except UntrustedModel as error:
+        report.add("trust", "refused", str(error))
+    except OperatorError as error:
+        report.add("golden rows", "refused", str(error))
+    except Exception as error:  # noqa: BLE001 - whatever a library raises on this file is the finding
+        report.add("loading", "refused", f"{type(error).__name__}: {error}")
+    else:
+        executes = "runs code of the file when loaded" if model_format == "joblib" else "data only"
+        verdict: Verdict = "warning" if model_format == "joblib" else "ok"
+        report.add("trust", verdict, f"{model_format}: {executes}")
+        report.add("golden rows", "ok", _parity(loaded))
+
+
+def _parity(loaded: LoadedModel) -> str:
+    parity = loaded.manifest.parity
+    here = platform.machine()
+    return (
+        f"all {parity.n_rows} reproduced by the {loaded.manifest.engine} engine, class "
+        f"{parity.exactness}, largest difference {loaded.difference:g} (packed on {parity.cpu}, "
+        f"{here} here)"
+    )

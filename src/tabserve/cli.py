@@ -1,0 +1,250 @@
+"""The command line. Each command is thin and calls one function of the package."""
+
+import sys
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import Any, get_args
+
+import click
+from rich.console import Console
+
+from tabserve import __version__
+from tabserve.errors import TabserveError
+from tabserve.settings import Settings, flag, variable
+
+# What goes wrong ends with this; 1 is for `check`'s warnings.
+EXIT_REFUSED = 2
+
+
+class _Commands(click.Group):
+    """Ends with one sentence, and not with a traceback, for every error that TabServe names."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except TabserveError as error:
+            click.echo(f"Error: {error}", err=True)
+            ctx.exit(EXIT_REFUSED)
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="tabserve")
+def main() -> None:
+    """A fitted tabular model becomes a production REST API."""
+
+
+@main.command()
+@click.argument("model")
+@click.option(
+    "--data", required=True, type=click.Path(path_type=Path), help="CSV with sample rows."
+)
+@click.option("--target", help="Column of the sample that holds the true answers.")
+@click.option("--name", required=True, help="Name of the model.")
+@click.option("--version", "model_version", required=True, help="Version, such as 1.2.3.")
+@click.option(
+    "--out", default="models", show_default=True, type=click.Path(path_type=Path),
+    help="Folder of the packed models.",
+)  # fmt: skip
+@click.option(
+    "--format", "model_format", type=click.Choice(["skops", "joblib"]), default="skops",
+    show_default=True, help="joblib is a pickle: serving it needs --allow-pickle.",
+)  # fmt: skip
+@click.option("--allow-pickle", is_flag=True, help="Allow MODEL to be a pickle or joblib file.")
+@click.option("--output-name", help="Name of the answer's number, such as churn_probability.")
+@click.option("--positive", help="Class whose probability is answered.")
+@click.option("--round", "decimals", type=click.IntRange(0, 15), help="Decimal places answered.")
+@click.option(
+    "--bands", help='Named ranges: "risk_category: Low < 0.3 <= Medium < 0.7 <= High".'
+)
+@click.option(
+    "--unknown", multiple=True, metavar="FEATURE=POLICY",
+    help="Unknown categories of a feature: refuse (default), allow or missing.",
+)  # fmt: skip
+@click.option(
+    "--extra-fields", type=click.Choice(["refuse", "ignore"]), default="refuse",
+    show_default=True, help="Fields of a request that are no feature.",
+)  # fmt: skip
+@click.option("--replace", is_flag=True, help="Overwrite a version that exists.")
+def pack(
+    model: str,
+    data: Path,
+    target: str | None,
+    name: str,
+    model_version: str,
+    out: Path,
+    model_format: Any,
+    allow_pickle: bool,
+    output_name: str | None,
+    positive: str | None,
+    decimals: int | None,
+    bands: str | None,
+    unknown: tuple[str, ...],
+    extra_fields: Any,
+    replace: bool,
+) -> None:
+    """Pack MODEL, a fitted scikit-learn estimator: a .skops, .joblib or .pkl file, or module:attr."""
+    from tabserve import packing
+
+    folder = packing.pack_from_files(
+        model,
+        data,
+        target=target,
+        name=name,
+        version=model_version,
+        out=out,
+        format=model_format,
+        allow_pickle=allow_pickle,
+        output=packing.declared_output(output_name, positive, decimals, bands),
+        unknown=packing.policies(unknown),
+        extra_fields=extra_fields,
+        replace=replace,
+    )
+    click.echo(f"Packed {folder}")
+
+
+def _serve_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """One option per setting. Values stay text: Settings reads and judges them."""
+    for name, field in reversed(Settings.model_fields.items()):
+        if name == "path":
+            continue
+        default = field.get_default()
+        choices = [value for value in get_args(field.annotation) if isinstance(value, str)]
+        unit = (field.json_schema_extra or {}).get("unit")  # type: ignore[union-attr]
+        shown = "" if default in (None, False, ()) else f" [default: {default}{' ' * bool(unit)}{unit}]"
+        extra: dict[str, Any] = (
+            {"is_flag": True, "default": None}
+            if field.annotation is bool
+            else {"type": click.Choice(choices) if choices else str}
+        )
+        command = click.option(flag(name), name, help=f"{field.description}{shown}", **extra)(
+            command
+        )
+    return command
+
+
+@main.command(
+    epilog=f"Every flag is also a variable ({variable('port')}) and a line in tabserve.toml."
+)
+@click.argument("path", required=False)
+@_serve_options
+def serve(**flags: Any) -> None:
+    """Serve PATH: a version's folder, a name's folder, a repository, or module:service."""
+    from tabserve import server
+
+    given = {name: value for name, value in flags.items() if value is not None}
+    sys.exit(server.serve(Settings.load(**given), Console(stderr=True)))
+
+
+@main.command()
+@click.argument("path")
+@click.option("--allow-pickle", is_flag=True, help="Load a pickle in order to prove it.")
+def check(path: str, allow_pickle: bool) -> None:
+    """Say what is inside PATH, whether to trust it, and whether it still gives its golden outputs.
+
+    Ends with 0 where all is well, 1 with a warning, 2 where serving would refuse it.
+    """
+    from tabserve import checking
+
+    report = checking.check(path, allow_pickle=allow_pickle)
+    checking.show(report, Console())
+    sys.exit(report.exit_code)
+
+
+@main.command()
+@click.argument("url")
+@click.option("--data", type=click.Path(path_type=Path), help="Rows: CSV, NDJSON or a JSON list.")
+@click.option(
+    "--key", envvar="TABSERVE_API_KEY", show_envvar=True, help="API key, better as a variable."
+)
+@click.option(
+    "-c", "--connections", type=click.IntRange(1, 4096), default=64, show_default=True,
+    help="Connections that send the next request as soon as they have the answer.",
+)  # fmt: skip
+@click.option(
+    "--rate", type=click.FloatRange(min=0, min_open=True),
+    help="Requests a second on a fixed schedule instead, however slow the answers.",
+)  # fmt: skip
+@click.option(
+    "--duration", type=click.FloatRange(min=0, min_open=True, max=86400), default=10.0,
+    show_default=True, help="Seconds.",
+)  # fmt: skip
+@click.option("--batch", type=click.IntRange(1), help="Rows per request, to /predict/batch.")
+@click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write the report here.")
+@click.option("--html", "html_path", type=click.Path(path_type=Path), help="And here, with plots.")
+def bench(
+    url: str,
+    data: Path | None,
+    key: str | None,
+    connections: int,
+    rate: float | None,
+    duration: float,
+    batch: int | None,
+    json_path: Path | None,
+    html_path: Path | None,
+) -> None:
+    """Load-test the server at URL."""
+    from tabserve import bench as load_test
+
+    plan = load_test.Plan(
+        url=url, data=data, key=key, connections=connections, rate=rate,
+        duration_s=duration, batch=batch,
+    )  # fmt: skip
+    console = Console()
+    report = load_test.run(plan, console)
+    load_test.show(report, console)
+    if json_path is not None:
+        load_test.save_json(report, json_path)
+    if html_path is not None:
+        load_test.save_html(report, html_path)
+
+
+@main.group()
+def keys() -> None:
+    """API keys: random, shown once, kept as hashes."""
+
+
+def _keys_file(command: Callable[..., Any]) -> Callable[..., Any]:
+    return click.option(
+        "--keys", "path", default="keys.json", show_default=True, envvar=variable("keys"),
+        show_envvar=True, type=click.Path(path_type=Path), help="File of the keys.",
+    )(command)  # fmt: skip
+
+
+@keys.command("add")
+@click.argument("name")
+@_keys_file
+def add_key(name: str, path: Path) -> None:
+    """Make a key for NAME and show it, this once."""
+    from tabserve import auth
+
+    key = auth.add_key(path, name)
+    click.echo(f"The key of {name}, which is kept nowhere else:", err=True)
+    click.echo(key)
+
+
+@keys.command("list")
+@_keys_file
+def list_keys(path: Path) -> None:
+    """Name the keys, and when they were made."""
+    from tabserve import auth
+
+    for key in auth.read_keys(path):
+        click.echo(f"{key.name}\t{_date(key.created)}")
+
+
+@keys.command("revoke")
+@click.argument("name")
+@_keys_file
+def revoke_key(name: str, path: Path) -> None:
+    """Refuse the key of NAME from now on, in servers that run too."""
+    from tabserve import auth
+
+    auth.revoke_key(path, name)
+    click.echo(f"Revoked the key of {name}.")
+
+
+def _date(moment: datetime | None) -> str:
+    return "" if moment is None else moment.isoformat(timespec="seconds")
+
+

@@ -1,0 +1,367 @@
+"""JSON records -> columns, by the user's request class or one made from the signature.
+
+pydantic-core reads the bytes directly. What it lets pass and JSON does not allow (a key twice, NaN)
+is looked for afterwards, and only where the bytes can hold it: parsing twice would cost as much
+again as the whole validation.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, cast
+
+import jiter
+import orjson
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    StrictBool,
+    StrictStr,
+    TypeAdapter,
+    ValidationError,
+    create_model,
+)
+from pydantic_core import CoreSchema, core_schema
+
+from tabserve.errors import InputProblem, InvalidInput, InvalidJSON, RequestClassError, TooLarge
+from tabserve.signature import EXACT_INTEGER_LIMIT, Feature, Signature, inexact_as_float, problem
+from tabserve.types import Columns
+
+# More would tell the caller nothing new, and would make a large answer to a bad batch.
+MAX_PROBLEMS = 100
+MAX_MESSAGE_CHARS = 300
+
+_REF = "#/components/schemas/{model}"
+
+
+@dataclass(slots=True)
+class Records:
+    """Valid records: the model's columns and, row by row, the fields that are no feature."""
+
+    columns: Columns
+    n_rows: int
+    echoes: list[dict[str, Any]] | None
+
+
+class RecordDecoder:
+    """Reads one record or a list of them from JSON bytes.
+
+    request_class: declares every feature (by field name or alias), may declare further fields,
+    which are echoed, and validators. `reserved`: names of the answer's own fields.
+    Raises RequestClassError where the class does not fit the signature.
+    """
+
+    def __init__(
+        self,
+        signature: Signature,
+        request_class: type[BaseModel] | None = None,
+        reserved: Sequence[str] = (),
+        max_rows: int = 10_000,
+    ) -> None:
+        self.request_class = request_class or class_of(signature)
+        self._signature = signature
+        self._max_rows = max_rows
+        self._field_of = _fields_of_features(signature, self.request_class)
+        self._echoed = set(self.request_class.model_fields) - set(self._field_of.values())
+        _refuse_clashes(self.request_class, self._echoed, reserved)
+        self.wire_names = {
+            feature: self._wire_name(field) for feature, field in self._field_of.items()
+        }
+        # Left unset, pydantic would drop a misspelt field without a word.
+        declared = "extra" in self.request_class.model_config
+        self._extra: Literal["forbid", "ignore"] | None = (
+            None if declared else "ignore" if signature.extra_fields == "ignore" else "forbid"
+        )
+        # A validator that runs before the fields may add keys, and then counting them says nothing.
+        self._rewrites_input = any(
+            validator.info.mode != "after"
+            for validator in self.request_class.__pydantic_decorators__.model_validators.values()
+        )
+        self._one = TypeAdapter(self.request_class)
+        self._many = TypeAdapter(
+            Annotated[list[self.request_class], Field(min_length=1)]  # type: ignore[name-defined]
+        )
+
+    def one(self, body: bytes) -> Records:
+        """Raises InvalidInput or InvalidJSON; `loc` is ("body", field)."""
+        record = _validated(self._one, body, self._extra)
+        return self._records([record], body, ("body",), single=True)
+
+    def many(self, body: bytes) -> Records:
+        """Raises as `one` does, with `loc` ("body", row, field), and TooLarge past `max_rows`."""
+        records = _validated(self._many, body, self._extra)
+        if len(records) > self._max_rows:
+            raise TooLarge(
+                f"Expected at most {self._max_rows} records, got {len(records)}; "
+                "send them in several requests."
+            )
+        return self._records(records, body, ("body",), single=False)
+
+    def json_schema(self) -> dict[str, Any]:
+        """JSON Schema of one record; `definitions` holds what it refers to."""
+        schema = self.request_class.model_json_schema(ref_template=_REF)
+        schema.pop("$defs", None)
+        if self._extra == "forbid":
+            schema["additionalProperties"] = False
+        return schema
+
+    def definitions(self) -> dict[str, Any]:
+        schema = self.request_class.model_json_schema(ref_template=_REF)
+        return cast(dict[str, Any], schema.get("$defs", {}))
+
+    def echo_schema(self) -> dict[str, Any]:
+        """JSON Schema, by name, of the fields that are echoed."""
+        properties = self.json_schema()["properties"]
+        names = (self._wire_name(field) for field in sorted(self._echoed))
+        return {name: properties[name] for name in names}
+
+    def examples(self) -> list[dict[str, Any]]:
+        """Records that the request class accepts: its own examples, or of usual values."""
+        declared = self.request_class.model_json_schema().get("examples", [])
+        usual = [
+            {
+                self.wire_names[feature.name]: feature.typical[min(i, len(feature.typical) - 1)]
+                for feature in self._signature.features
+                if feature.typical
+            }
+            for i in range(3)
+        ]
+        found: list[dict[str, Any]] = []
+        for record in [*declared, *usual]:
+            if record not in found and self._accepts(record):
+                found.append(record)
+        return found
+
+    def _accepts(self, record: dict[str, Any]) -> bool:
+        try:
+            self.one(orjson.dumps(record))
+        except InvalidInput:
+            return False
+        return True
+
+    def _wire_name(self, field: str) -> str:
+        info = self.request_class.model_fields[field]
+        alias = info.validation_alias
+        return alias if isinstance(alias, str) else info.alias or field
+
+    def _records(
+        self, records: list[BaseModel], body: bytes, root: tuple[str, ...], single: bool
+    ) -> Records:
+        n_keys = sum(len(record.model_fields_set) for record in records)
+        if (
+            self._rewrites_input
+            or body.count(b":") != n_keys
+            or b"NaN" in body
+            or b"Infinity" in body
+        ):
+            _strictly_parsed(body)
+        dicts = [record.__dict__ for record in records]
+        values = {
+            feature: [fields[field] for fields in dicts]
+            for feature, field in self._field_of.items()
+        }
+        try:
+            columns = self._signature.columns(values)
+            self._refuse_inexact_integers(columns, body, single)
+            echoes = self._echoes(records) if self._echoed else None
+        except InvalidInput as error:
+            raise InvalidInput(
+                [
+                    {**found, "loc": (*root, *self._place(found["loc"], single))}
+                    for found in error.problems[:MAX_PROBLEMS]
+                ]
+            ) from None
+        return Records(columns, len(records), echoes)
+
+    def _place(self, loc: tuple[int, str], single: bool) -> tuple[int | str, ...]:
+        row, name = loc
+        wire_name = self.wire_names.get(name, name)
+        return (wire_name,) if single else (row, wire_name)
+
+    def _refuse_inexact_integers(self, columns: Columns, body: bytes, single: bool) -> None:
+        suspects = [
+            name
+            for name, column in columns.items()
+            if column.dtype == "float64" and (abs(column) >= EXACT_INTEGER_LIMIT).any()
+        ]
+        if not suspects:
+            return
+        parsed = _strictly_parsed(body)
+        found = [
+            problem(
+                row,
+                name,
+                "int_inexact",
+                "Input is an integer beyond 2**53, which a float cannot hold exactly",
+            )
+            for row, record in enumerate([parsed] if single else parsed)
+            for name in suspects
+            if inexact_as_float(record.get(self.wire_names[name]))
+        ]
+        if found:
+            raise InvalidInput(found)
+
+    def _echoes(self, records: list[BaseModel]) -> list[dict[str, Any]]:
+        echoes = [
+            record.model_dump(mode="json", include=self._echoed, by_alias=True, exclude_unset=True)
+            for record in records
+        ]
+        found = [
+            problem(row, name, "finite_number", "Input should be a finite number")
+            for row, echo in enumerate(echoes)
+            for name, value in echo.items()
+            if not _finite(value)
+        ]
+        if found:
+            raise InvalidInput(found)
+        return echoes
+
+
+def _validated(adapter: TypeAdapter[Any], body: bytes, extra: Any) -> Any:
+    try:
+        return adapter.validate_json(body, extra=extra)
+    except ValidationError as error:
+        errors = error.errors(include_url=False, include_context=False, include_input=False)
+    problems: list[InputProblem] = [
+        {
+            "loc": ("body", *(_short(part) for part in found["loc"])),
+            "msg": _short(found["msg"]),
+            "type": found["type"],
+        }
+        for found in errors[:MAX_PROBLEMS]
+    ]
+    if len(errors) > MAX_PROBLEMS:
+        message = f"{len(errors) - MAX_PROBLEMS} more problems are not listed"
+        problems.append({"loc": ("body",), "msg": message, "type": "too_many_problems"})
+    if errors[0]["type"] == "json_invalid":
+        raise InvalidJSON(problems)
+    raise InvalidInput(problems)
+
+
+def _strictly_parsed(body: bytes) -> Any:
+    try:
+        return jiter.from_json(body, allow_inf_nan=False, catch_duplicate_keys=True)
+    except ValueError as error:
+        message = _short(f"Invalid JSON: {error}")
+        raise InvalidJSON(
+            [{"loc": ("body",), "msg": message, "type": "json_invalid"}]
+        ) from None
+
+
+def _short(part: Any) -> Any:
+    """A key of the input may be as long as the body."""
+    return part[:MAX_MESSAGE_CHARS] if isinstance(part, str) else part
+
+
+def _finite(value: Any) -> bool:
+    if isinstance(value, float):
+        return math.isfinite(value)
+    if isinstance(value, dict):
+        return all(map(_finite, value.values()))
+    if isinstance(value, list):
+        return all(map(_finite, value))
+    return True
+
+
+def _fields_of_features(signature: Signature, request_class: type[BaseModel]) -> dict[str, str]:
+    by_alias = {
+        field.alias: name for name, field in request_class.model_fields.items() if field.alias
+    }
+    found = {}
+    for feature in signature.features:
+        if feature.name in by_alias:
+            found[feature.name] = by_alias[feature.name]
+        elif feature.name in request_class.model_fields:
+            found[feature.name] = feature.name
+    missing = [feature.name for feature in signature.features if feature.name not in found]
+    if missing:
+        raise RequestClassError(
+            f"{request_class.__name__} has no field for the feature(s) {', '.join(missing)}; "
+            "add each as a field of that name, or with that alias."
+        )
+    return found
+
+
+def _refuse_clashes(
+    request_class: type[BaseModel], echoed: set[str], reserved: Sequence[str]
+) -> None:
+    names = {request_class.model_fields[name].alias or name for name in echoed}
+    clashes = sorted(names & set(reserved))
+    if clashes:
+        raise RequestClassError(
+            f"{request_class.__name__} has the field(s) {', '.join(clashes)}, which are fields of "
+            "the answer too; rename them, since fields that are no feature are echoed."
+        )
+
+
+class _WholeNumber:
+    """JSON numbers without a fraction, 12.0 too; no text and no booleans, which `int` would take.
+
+    The bounds are those of int64. One chain inside pydantic-core: a Python validator would cost
+    ten times as much.
+    """
+
+    def __get_pydantic_core_schema__(
+        self, source: Any, handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        number = core_schema.union_schema(
+            [core_schema.int_schema(strict=True), core_schema.float_schema(strict=True)],
+            custom_error_type="int_type",
+        )
+        whole = core_schema.int_schema(ge=-(2**63), le=2**63 - 1)
+        return core_schema.chain_schema([number, whole])
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        return {"type": "integer"}
+
+
+def class_of(signature: Signature) -> type[BaseModel]:
+    """The request class of a signature for which the user gave none.
+
+    Feature names need not be Python names, so they are aliases.
+    """
+    fields: dict[str, Any] = {
+        f"feature_{i}": (_annotation(feature), _field(feature))
+        for i, feature in enumerate(signature.features)
+    }
+    extra: Literal["forbid", "ignore"] = (
+        "forbid" if signature.extra_fields == "refuse" else "ignore"
+    )
+    config = ConfigDict(extra=extra, title="Record")
+    return cast(type[BaseModel], create_model("Record", __config__=config, **fields))
+
+
+def _annotation(feature: Feature) -> Any:
+    annotation: Any
+    if feature.type == "integer":
+        annotation = Annotated[int, _WholeNumber()]
+    elif feature.type == "number":
+        annotation = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+    elif feature.type == "boolean":
+        annotation = StrictBool
+    elif feature.categories and feature.unknown == "refuse":
+        annotation = Literal[tuple(feature.categories)]
+    else:
+        annotation = StrictStr
+    return annotation | None if feature.nullable else annotation
+
+
+def _field(feature: Feature) -> Any:
+    about = []
+    if feature.minimum is not None and feature.maximum is not None:
+        about.append(f"{feature.minimum:g} to {feature.maximum:g} in the training data.")
+    schema: dict[str, Any] = {}
+    if feature.categories and feature.type != "string" and feature.unknown == "refuse":
+        schema["enum"] = [*feature.categories, None] if feature.nullable else feature.categories
+    return Field(
+        alias=feature.name,
+        title=feature.name,
+        description=" ".join(about) or None,
+        examples=list(feature.typical[:1]) or None,
+        json_schema_extra=schema or None,
+    )

@@ -1,0 +1,305 @@
+"""The native engine: the library that the model was fitted with computes it."""
+
+import io
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from threadpoolctl import ThreadpoolController
+
+from tabserve.artifact import Exactness
+from tabserve.errors import MissingExtra, UntrustedModel
+from tabserve.output import Target
+from tabserve.signature import Feature, Signature
+from tabserve.types import Array, Columns, Outputs, n_rows
+
+try:
+    import joblib
+    import pandas as pd
+    import sklearn
+    import skops.io
+except ImportError as error:
+    raise MissingExtra(error.name or "scikit-learn", "sklearn") from None
+
+# Types that skops does not trust by itself. Each was read: none runs code of the file's choosing
+# when it is built or when its state is set. A hostile state can still make a compiled type give
+# wrong numbers or crash, which the sha256 and the golden rows are for.
+TRUSTED_TYPES = {
+    "numpy.dtype": "an imputer's record of its input's dtype: a name and a layout",
+    "sklearn.tree._tree.Tree": "the node table of every tree and forest",
+    "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor": (
+        "the node table of histogram gradient boosting"
+    ),
+    "sklearn.calibration._CalibratedClassifier": "a classifier with its calibrators",
+    "sklearn.calibration._SigmoidCalibration": "two numbers of Platt scaling",
+    "sklearn.neural_network._stochastic_optimizers.AdamOptimizer": "numbers left from training",
+    "sklearn.neural_network._stochastic_optimizers.SGDOptimizer": "numbers left from training",
+    "sklearn.feature_selection._univariate_selection.f_classif": "a score function of sklearn",
+    "sklearn.feature_selection._univariate_selection.f_regression": "a score function of sklearn",
+    "sklearn.feature_selection._univariate_selection.chi2": "a score function of sklearn",
+    "sklearn.neighbors._kd_tree.KDTree": "the point table of nearest neighbours",
+    "sklearn.neighbors._ball_tree.BallTree": "the point table of nearest neighbours",
+    "sklearn.metrics._dist_metrics.EuclideanDistance64": "a metric without state",
+    "sklearn.metrics._dist_metrics.ManhattanDistance64": "a metric without state",
+    "sklearn.metrics._dist_metrics.MinkowskiDistance64": "a metric and its exponent",
+    "sklearn._loss.loss.HalfTweedieLossIdentity": "a loss and its exponent",
+    "scipy.sparse._csr.csr_matrix": "three arrays",
+    "scipy.interpolate._bsplines.BSpline": "knots and coefficients",
+}
+
+# Rows from which several threads are worth their start. One row must have one thread: OpenMP's
+# team meets at a barrier, and waits for whichever member has no core (seconds on busy cores).
+ROWS_FOR_THREADS = 256
+
+# Final estimators whose `predict` is, in their source, the class with the largest predict_proba;
+# for any other both are called.
+ARGMAX_CLASSIFIERS = frozenset(
+    {
+        "DecisionTreeClassifier",
+        "ExtraTreeClassifier",
+        "RandomForestClassifier",
+        "ExtraTreesClassifier",
+        "BaggingClassifier",
+        "KNeighborsClassifier",
+    }
+)
+
+
+def load(content: bytes, model_format: str, allow_pickle: bool) -> Any:
+    """The fitted model out of its file's bytes.
+
+    Raises UntrustedModel for a pickle without `allow_pickle`, and for a skops file with a type that
+    is not on the list.
+    """
+    if model_format == "joblib":
+        if not allow_pickle:
+            raise UntrustedModel(
+                "The model is a pickle (joblib), and loading it runs whatever code it holds. Pack "
+                "it as skops, or say --allow-pickle if you trust the one who made it."
+            )
+        return joblib.load(io.BytesIO(content))
+    untrusted = untrusted_types(content)
+    if untrusted:
+        raise UntrustedModel(
+            f"The model holds the type(s) {', '.join(untrusted)}, which tabserve does not know to "
+            "be harmless. If you trust the model, pack it with --format joblib and serve it with "
+            "--allow-pickle."
+        )
+    return skops.io.loads(content, trusted=list(TRUSTED_TYPES))
+
+
+def untrusted_types(content: bytes) -> list[str]:
+    try:
+        found = skops.io.get_untrusted_types(data=content)
+    except Exception as error:
+        raise UntrustedModel(f"The model is no skops file that can be read: {error}") from None
+    return sorted(set(found) - set(TRUSTED_TYPES))
+
+
+def dump(model: Any, model_format: str) -> bytes:
+    if model_format == "skops":
+        return skops.io.dumps(model)  # type: ignore[no-any-return]
+    buffer = io.BytesIO()
+    joblib.dump(model, buffer, compress=3)
+    return buffer.getvalue()
+
+
+def libraries() -> dict[str, str]:
+    return {
+        library.__name__: library.__version__ for library in (joblib, np, pd, sklearn, skops)
+    }
+
+
+def estimators(model: Any) -> Iterator[Any]:
+    """The model and every fitted estimator inside it, however deep."""
+    seen: set[int] = set()
+    stack = [model]
+    while stack:
+        value = stack.pop()
+        if id(value) in seen:
+            continue
+        seen.add(id(value))
+        if isinstance(value, dict):
+            stack.extend(value.values())
+        elif isinstance(value, list | tuple):
+            stack.extend(value)
+        elif isinstance(value, np.ndarray) and value.dtype == object:
+            stack.extend(value.flat)
+        elif hasattr(value, "get_params") and not isinstance(value, type):
+            yield value
+            stack.extend(vars(value).values())
+
+
+def final_estimator(model: Any) -> Any:
+    """What a pipeline or a search hands its work to in the end."""
+    while True:
+        if hasattr(model, "best_estimator_"):
+            model = model.best_estimator_
+        elif hasattr(model, "steps"):
+            model = model.steps[-1][1]
+        else:
+            return model
+
+
+# Those that only compare, or add and multiply value by value in a fixed order. All else may rest on
+# BLAS, exp, log or pow. Names, since importing all of scikit-learn would take seconds.
+BITS = frozenset(
+    {
+        "ColumnTransformer", "FeatureUnion", "Pipeline",
+        "GridSearchCV", "HalvingGridSearchCV", "HalvingRandomSearchCV", "RandomizedSearchCV",
+        "SimpleImputer", "MissingIndicator",
+        "Binarizer", "MaxAbsScaler", "MinMaxScaler", "RobustScaler", "StandardScaler",
+        "OneHotEncoder", "OrdinalEncoder", "TargetEncoder",
+        "GenericUnivariateSelect", "SelectFdr", "SelectFpr", "SelectFwe", "SelectKBest",
+        "SelectPercentile", "VarianceThreshold",
+        "DecisionTreeClassifier", "DecisionTreeRegressor",
+        "ExtraTreeClassifier", "ExtraTreeRegressor",
+        "ExtraTreesClassifier", "ExtraTreesRegressor",
+        "RandomForestClassifier", "RandomForestRegressor",
+        "BaggingClassifier", "BaggingRegressor",
+        "MultiOutputClassifier", "MultiOutputRegressor",
+        "DummyClassifier", "DummyRegressor",
+    }
+)  # fmt: skip
+
+# With these losses a boosted regressor's answer is its raw score, and has no exp.
+_IDENTITY_LINKS = frozenset({"squared_error", "absolute_error", "quantile", "huber"})
+_BOOSTED_REGRESSORS = frozenset({"GradientBoostingRegressor", "HistGradientBoostingRegressor"})
+
+
+def exactness_of(model: Any) -> Exactness:
+    for estimator in estimators(model):
+        name = type(estimator).__name__
+        if name in _BOOSTED_REGRESSORS and estimator.loss in _IDENTITY_LINKS:
+            continue
+        if name not in BITS or not type(estimator).__module__.startswith("sklearn."):
+            return "close"
+    return "bits"
+
+
+class NativeEngine:
+    """A fitted scikit-learn estimator or pipeline.
+
+    parts: those of `Outputs` that answers need; no other is computed.
+    workers: processes that share the CPUs that this one may use (affinity and cgroup); a large
+    batch gets that share in threads of OpenMP and BLAS. `n_jobs` is set to 1.
+    """
+
+    name = "native"
+
+    def __init__(
+        self,
+        model: Any,
+        signature: Signature,
+        targets: tuple[Target, ...],
+        parts: frozenset[str],
+        workers: int = 1,
+    ) -> None:
+        for estimator in estimators(model):
+            if getattr(estimator, "n_jobs", 1) not in (None, 1):
+                estimator.n_jobs = 1
+        self._model = model
+        self._signature = signature
+        self._targets = targets
+        self._wants_label = any(part.endswith("label") for part in parts)
+        self._wants_proba = any(part.endswith("proba") for part in parts)
+        self._label_is_argmax = type(final_estimator(model)).__name__ in ARGMAX_CLASSIFIERS
+        self._threads = _ThreadLimit(max(1, joblib.cpu_count() // workers))
+
+    def predict(self, columns: Columns) -> Outputs:
+        self._threads.set_for(n_rows(columns))
+        if self._signature.layout == "frame":
+            return self.outputs(frame(self._signature, columns))
+        return self.outputs(
+            np.column_stack([columns[feature.name] for feature in self._signature.features])
+        )
+
+    def outputs(self, inputs: Any) -> Outputs:
+        """inputs: the DataFrame or array that the model itself takes."""
+        if len(self._targets) == 1:
+            return self._predict_one(inputs, self._targets[0])
+        return self._predict_several(inputs)
+
+    def _predict_one(self, inputs: Any, target: Target) -> Outputs:
+        if target.kind == "number":
+            return {target.part("value"): _flat(self._model.predict(inputs)).astype(np.float64)}
+        outputs: Outputs = {}
+        if self._wants_proba and target.has_proba:
+            outputs[target.part("proba")] = np.asarray(
+                self._model.predict_proba(inputs), dtype=np.float64
+            )
+        if self._wants_label:
+            if self._label_is_argmax and self._wants_proba and target.has_proba:
+                labels = np.array(target.classes, dtype=object)
+                best = outputs[target.part("proba")].argmax(axis=1)
+                outputs[target.part("label")] = labels[best]
+            else:
+                outputs[target.part("label")] = _objects(_flat(self._model.predict(inputs)))
+        return outputs
+
+    def _predict_several(self, inputs: Any) -> Outputs:
+        predicted = np.asarray(self._model.predict(inputs))
+        outputs: Outputs = {}
+        for i, target in enumerate(self._targets):
+            if target.kind == "number":
+                outputs[target.part("value")] = predicted[:, i].astype(np.float64)
+            else:
+                outputs[target.part("label")] = _objects(predicted[:, i])
+        if self._wants_proba:
+            probas = self._model.predict_proba(inputs)
+            for target, proba in zip(self._targets, probas, strict=True):
+                outputs[target.part("proba")] = np.asarray(proba, dtype=np.float64)
+        return outputs
+
+
+def frame(signature: Signature, columns: Columns) -> Any:
+    """The DataFrame that the model was fitted on, in its order and dtypes."""
+    series = {feature.name: _series(feature, columns[feature.name]) for feature in signature.features}
+    return pd.DataFrame(series, copy=False)
+
+
+def _series(feature: Feature, column: Array) -> Any:
+    if feature.dtype == "category":
+        categories = pd.CategoricalDtype(list(feature.categories or ()))
+        return pd.Series(column, dtype=categories)
+    if feature.dtype == "object":
+        if feature.missing == "nan":
+            column = np.array([np.nan if value is None else value for value in column], object)
+        return pd.Series(column, dtype=object)
+    if column.dtype == object or feature.dtype in ("Int64", "Float64", "boolean"):
+        return pd.Series(column, dtype=feature.dtype)
+    return column
+
+
+def _flat(predicted: Any) -> Array:
+    """Models fitted on a target of one column answer (n_rows, 1)."""
+    array: Array = np.asarray(predicted)
+    return array[:, 0] if array.ndim == 2 and array.shape[1] == 1 else array
+
+
+def _objects(labels: Array) -> Array:
+    """Labels as Python values: one kind of array whether they came fresh or out of JSON."""
+    return np.array([*labels.tolist(), None], dtype=object)[:-1]
+
+
+class _ThreadLimit:
+    """Keeps the thread pools of OpenMP and BLAS at the worker's share.
+
+    OpenMP's limit is a property of the calling thread, so it is set in the thread that computes,
+    and only when it has to change: the call costs some microseconds a library.
+    """
+
+    def __init__(self, n_threads: int) -> None:
+        self._most = n_threads
+        self._pools = ThreadpoolController().lib_controllers
+        self._now: tuple[int, int] | None = None
+
+    def set_for(self, rows: int) -> None:
+        n_threads = self._most if rows >= ROWS_FOR_THREADS else 1
+        wanted = (threading.get_ident(), n_threads)
+        if wanted != self._now:
+            for pool in self._pools:
+                pool.set_num_threads(n_threads)
+            self._now = wanted
+

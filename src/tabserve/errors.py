@@ -1,0 +1,166 @@
+"""Every error TabServe raises.
+
+TabserveError                                    code                    status
+├── ClientError: the request's fault
+│   ├── BadRequest                               bad_request             400
+│   ├── Unauthorized                             unauthorized            401
+│   ├── Forbidden                                forbidden               403
+│   ├── NotFound                                 not_found               404
+│   ├── MethodNotAllowed                         method_not_allowed      405
+│   ├── TooLarge                                 too_large               413
+│   ├── UnsupportedMediaType                     unsupported_media_type  415
+│   ├── InvalidInput                             invalid_input           422
+│   │   └── InvalidJSON                          invalid_json            422
+│   └── RateLimited                              rate_limited            429
+├── ServerError: the server's state or the model's fault
+│   ├── Internal                                 internal                500
+│   │   └── BadModelOutput                       bad_model_output        500
+│   ├── ModelNotReady                            model_not_ready         503
+│   │   └── Overloaded                           overloaded              503
+│   └── DeadlineExceeded                         deadline                504
+└── OperatorError: found when packing, checking or starting; the command ends with 2
+    ├── InvalidSettings                          invalid_settings
+    ├── MissingExtra                             missing_extra
+    ├── PackError                                pack
+    ├── ArtifactError                            artifact
+    │   ├── UntrustedModel                       untrusted_model
+    │   └── NotReproduced                        not_reproduced
+    ├── RequestClassError                        request_class
+    └── BenchError                               bench
+"""
+
+from typing import Any, ClassVar
+
+# An error of one input value: {"loc": [...], "msg": ..., "type": ...}, as pydantic words it.
+InputProblem = dict[str, Any]
+
+
+class TabserveError(Exception):
+    """`str(error)` is one sentence, fit to be shown to the one who caused it."""
+
+    code: ClassVar[str] = "internal"
+    status: ClassVar[int] = 500
+
+
+class ClientError(TabserveError):
+    pass
+
+
+class BadRequest(ClientError):
+    code, status = "bad_request", 400
+
+
+class Unauthorized(ClientError):
+    code, status = "unauthorized", 401
+
+
+class Forbidden(ClientError):
+    code, status = "forbidden", 403
+
+
+class NotFound(ClientError):
+    code, status = "not_found", 404
+
+
+class MethodNotAllowed(ClientError):
+    code, status = "method_not_allowed", 405
+
+    def __init__(self, allowed: list[str]) -> None:
+        super().__init__(f"This route answers {', '.join(allowed)}.")
+        self.allowed = allowed
+
+
+class TooLarge(ClientError):
+    code, status = "too_large", 413
+
+
+class UnsupportedMediaType(ClientError):
+    code, status = "unsupported_media_type", 415
+
+
+class InvalidInput(ClientError):
+    """problems: each names its place as a path from the body, and never holds the value."""
+
+    code, status = "invalid_input", 422
+
+    def __init__(self, problems: list[InputProblem]) -> None:
+        super().__init__(f"{len(problems)} invalid value(s)")
+        self.problems = problems
+
+
+class InvalidJSON(InvalidInput):
+    code = "invalid_json"
+
+
+class RateLimited(ClientError):
+    code, status = "rate_limited", 429
+
+    def __init__(self, message: str, retry_after_s: float) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class ServerError(TabserveError):
+    pass
+
+
+class Internal(ServerError):
+    pass
+
+
+class BadModelOutput(Internal):
+    code = "bad_model_output"
+
+
+class ModelNotReady(ServerError):
+    code, status = "model_not_ready", 503
+    retry_after_s: float = 1.0
+
+
+class Overloaded(ModelNotReady):
+    code = "overloaded"
+
+
+class DeadlineExceeded(ServerError):
+    code, status = "deadline", 504
+
+
+class OperatorError(TabserveError):
+    code = "operator"
+
+
+class InvalidSettings(OperatorError):
+    code = "invalid_settings"
+
+
+class MissingExtra(OperatorError):
+    code = "missing_extra"
+
+    def __init__(self, library: str, extra: str) -> None:
+        super().__init__(
+            f'{library} is not installed; install it with: pip install "tabserve[{extra}]"'
+        )
+
+
+class PackError(OperatorError):
+    code = "pack"
+
+
+class ArtifactError(OperatorError):
+    code = "artifact"
+
+
+class UntrustedModel(ArtifactError):
+    code = "untrusted_model"
+
+
+class NotReproduced(ArtifactError):
+    code = "not_reproduced"
+
+
+class RequestClassError(OperatorError):
+    code = "request_class"
+
+
+class BenchError(OperatorError):
+    code = "bench"

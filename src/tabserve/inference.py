@@ -1,0 +1,254 @@
+"""What a fitted estimator and a sample of its data say together about its signature and targets."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
+
+import numpy as np
+
+from tabserve.errors import MissingExtra, PackError
+from tabserve.output import Target
+from tabserve.signature import Feature, Scalar, Signature
+
+try:
+    import pandas as pd
+    from sklearn.base import is_classifier, is_regressor
+except ImportError as error:
+    raise MissingExtra(error.name or "scikit-learn", "sklearn") from None
+
+Unknown = Literal["refuse", "allow", "missing"]
+
+_IMPUTERS = ("SimpleImputer", "KNNImputer", "IterativeImputer")
+_WRAPPED = ("best_estimator_", "estimator_", "regressor_", "classifier_")
+
+
+def model_input(model: Any, data: Any) -> Any:
+    """The columns of the sample that the model takes, in its order, as a DataFrame.
+
+    Raises PackError where the sample lacks one.
+    """
+    sample = data if isinstance(data, pd.DataFrame) else _framed(model, data)
+    names = getattr(model, "feature_names_in_", None)
+    if names is None:
+        expected = getattr(model, "n_features_in_", sample.shape[1])
+        if sample.shape[1] != expected:
+            raise PackError(
+                f"The model takes {expected} columns and the sample has {sample.shape[1]}: "
+                f"{', '.join(map(str, sample.columns))}. Name the target with --target, and leave "
+                "out what the model does not take."
+            )
+        return sample.rename(columns=str)
+    missing = [name for name in names if name not in sample.columns]
+    if missing:
+        raise PackError(
+            f"The sample data lacks the column(s) {', '.join(missing)}, which the model was "
+            f"fitted on; it has {', '.join(map(str, sample.columns))}."
+        )
+    return sample[list(names)]
+
+
+def _framed(model: Any, data: Any) -> Any:
+    array = np.asarray(data)
+    if array.ndim != 2:
+        raise PackError(f"Expected sample data of two dimensions, got the shape {array.shape}.")
+    names = getattr(model, "feature_names_in_", None)
+    if names is None:
+        names = [f"x{i}" for i in range(array.shape[1])]
+    return pd.DataFrame(array, columns=list(names))
+
+
+def signature_of(
+    model: Any,
+    sample: Any,
+    unknown: Mapping[str, Unknown],
+    extra_fields: Literal["refuse", "ignore"],
+) -> Signature:
+    """sample: as `model_input` gives it. unknown: the policy of a feature where not "refuse"."""
+    names = list(sample.columns)
+    strangers = sorted(set(unknown) - set(names))
+    if strangers:
+        raise PackError(f"A policy names {', '.join(strangers)}, which is no feature.")
+    known = _Knowledge()
+    for estimator, columns in _walk(model, names):
+        known.learn(estimator, columns)
+    features = tuple(
+        _feature(sample[name], known, unknown.get(name, "refuse")) for name in names
+    )
+    layout: Literal["frame", "array"] = (
+        "frame" if hasattr(model, "feature_names_in_") else "array"
+    )
+    return Signature(features=features, layout=layout, extra_fields=extra_fields)
+
+
+class _Knowledge:
+    """By column: the categories of its encoder, and whether an imputer takes its missing values."""
+
+    def __init__(self) -> None:
+        self.categories: dict[str, tuple[Scalar, ...]] = {}
+        self.nullable: set[str] = set()
+
+    def learn(self, estimator: Any, columns: list[str]) -> None:
+        if type(estimator).__name__ in _IMPUTERS:
+            self.nullable.update(columns)
+        categories = getattr(estimator, "categories_", None)
+        if isinstance(categories, list) and len(categories) == len(columns):
+            for column, values in zip(columns, categories, strict=True):
+                listed = values.tolist()
+                present = tuple(value for value in listed if not _is_missing(value))
+                self.categories.setdefault(column, present)
+                if len(present) < len(listed):
+                    self.nullable.add(column)
+
+
+def _walk(estimator: Any, columns: list[str]) -> Iterator[tuple[Any, list[str]]]:
+    """Every fitted step, with the input columns that reach it one to one."""
+    if getattr(estimator, "n_features_in_", len(columns)) != len(columns):
+        return
+    yield estimator, columns
+    if hasattr(estimator, "transformers_"):
+        for _, step, selected in estimator.transformers_:
+            yield from _walk(step, _selected(columns, selected))
+    for _, step in getattr(estimator, "transformer_list", ()):
+        yield from _walk(step, columns)
+    for _, step in getattr(estimator, "steps", ()):
+        yield from _walk(step, columns)
+        if not _keeps_columns(step, columns):
+            break
+    for attribute in _WRAPPED:
+        if hasattr(estimator, attribute):
+            yield from _walk(getattr(estimator, attribute), columns)
+    for inner in _listed(getattr(estimator, "estimators_", ())):
+        if hasattr(inner, "steps"):
+            yield from _walk(inner, columns)
+
+
+def _listed(estimators: Any) -> list[Any]:
+    return list(estimators) if isinstance(estimators, list | tuple) else []
+
+
+def _keeps_columns(step: Any, columns: list[str]) -> bool:
+    """Whether column i of the step's output is column i of its input."""
+    if step == "passthrough":
+        return True
+    try:
+        return list(step.get_feature_names_out(columns)) == columns
+    except (AttributeError, ValueError, TypeError):
+        return False
+
+
+def _selected(columns: list[str], selected: Any) -> list[str]:
+    """The names behind a ColumnTransformer's column specification."""
+    if isinstance(selected, str):
+        return [selected]
+    if isinstance(selected, slice) and isinstance(selected.start or selected.stop, str):
+        selected = pd.Index(columns).slice_indexer(selected.start, selected.stop)
+    picked = selected if isinstance(selected, slice) else np.atleast_1d(selected)
+    if not isinstance(picked, slice) and picked.dtype.kind in "OUT":
+        return [str(name) for name in picked]
+    return list(pd.Index(columns)[picked])
+
+
+def _is_missing(value: Any) -> bool:
+    return value is None or value is pd.NA or value != value
+
+
+def _feature(column: Any, known: _Knowledge, unknown: Unknown) -> Feature:
+    name = str(column.name)
+    kind = _type(column)
+    nullable = name in known.nullable or bool(column.isna().any())
+    categories = known.categories.get(name)
+    if categories is None and column.dtype == "category":
+        categories = tuple(column.cat.categories.tolist())
+    if unknown == "missing" and not nullable:
+        raise PackError(
+            f"Unknown categories of {name} were to become missing values, but the model takes "
+            "none there."
+        )
+    present = column.dropna()
+    numeric = kind in ("integer", "number") and len(present) > 0
+    return Feature(
+        name=name,
+        type=kind,
+        nullable=nullable,
+        dtype=str(column.dtype),
+        missing="none" if any(value is None for value in column[column.isna()]) else "nan",
+        categories=categories,
+        unknown=unknown,
+        minimum=float(present.min()) if numeric else None,
+        maximum=float(present.max()) if numeric else None,
+        typical=_typical(present, kind, categories),
+    )
+
+
+def _type(column: Any) -> Literal["integer", "number", "boolean", "string"]:
+    types = pd.api.types
+    dtype = column.cat.categories.dtype if column.dtype == "category" else column.dtype
+    if types.is_bool_dtype(dtype):
+        return "boolean"
+    if types.is_integer_dtype(dtype):
+        return "integer"
+    if types.is_float_dtype(dtype):
+        return "number"
+    kind = pd.api.types.infer_dtype(column, skipna=True)
+    if kind in ("string", "empty"):
+        return "string"
+    if kind == "boolean":
+        return "boolean"
+    raise PackError(
+        f"Expected numbers, booleans or text in the column {column.name}, got {kind} "
+        f"(dtype {column.dtype}). Convert it before fitting, or inside the pipeline."
+    )
+
+
+def _typical(
+    present: Any, kind: str, categories: tuple[Scalar, ...] | None
+) -> tuple[Scalar, ...]:
+    """Up to three usual values, for examples; never a whole row, and no free text of anybody's."""
+    if len(present) == 0:
+        return ()
+    if kind == "string" and categories is None:
+        return ("text",)
+    if kind in ("integer", "number") and categories is None:
+        quartiles = present.astype("float64").quantile([0.5, 0.25, 0.75], interpolation="nearest")
+        values: list[Scalar] = quartiles.tolist()
+        return tuple(int(value) for value in values) if kind == "integer" else tuple(values)
+    return tuple(present.astype(object).value_counts().index[:3].tolist())
+
+
+def targets_of(model: Any, target: Any | None) -> tuple[Target, ...]:
+    """target: the sample's target, whose column names name several outputs."""
+    if is_classifier(model):
+        classes = model.classes_
+        has_proba = hasattr(model, "predict_proba")
+        if isinstance(classes, list):
+            return tuple(
+                Target(name=name, kind="classes", classes=_labels(values), has_proba=has_proba)
+                for name, values in zip(_names(target, len(classes)), classes, strict=True)
+            )
+        return (Target(kind="classes", classes=_labels(classes), has_proba=has_proba),)
+    if is_regressor(model):
+        return tuple(Target(name=name, kind="number") for name in _names(target, _width(model)))
+    raise PackError(
+        f"Expected a classifier or a regressor, got {type(model).__name__}. Put the transformer "
+        "into a pipeline that ends in one."
+    )
+
+
+def _labels(classes: Any) -> tuple[Any, ...]:
+    return tuple(np.asarray(classes).tolist())
+
+
+def _width(model: Any) -> int:
+    """The number of outputs of a fitted regressor, from whichever attribute it has."""
+    if hasattr(model, "n_outputs_"):
+        return int(model.n_outputs_)
+    if hasattr(model, "coef_") and np.ndim(model.coef_) == 2:
+        return int(np.shape(model.coef_)[0])
+    return 1
+
+
+def _names(target: Any | None, width: int) -> list[str]:
+    if width == 1:
+        return [""]
+    if isinstance(target, pd.DataFrame) and target.shape[1] == width:
+        return [str(name) for name in target.columns]
+    return [f"output_{i}" for i in range(width)]

@@ -1,0 +1,107 @@
+"""Rate limits that count together over all workers of one server.
+
+Counters lie in a memory-mapped file. Limiters that keep them in each process admit N times the rate
+with N workers; the locks here are the kernel's and are freed when a worker dies.
+"""
+
+import fcntl
+import hashlib
+import mmap
+import struct
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+_PERIODS_S = {"second": 1, "minute": 60, "hour": 3600, "day": 86400}
+
+
+@dataclass(frozen=True)
+class Rate:
+    """At most `count` requests in any window of `period_s` that a client's first request opens."""
+
+    count: int
+    period_s: int
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """`100/minute`; ValueError for anything else."""
+        count, slash, period = text.replace(" ", "").partition("/")
+        if not slash or not count.isdecimal() or int(count) < 1 or period not in _PERIODS_S:
+            raise ValueError(
+                "expected a rate as N/second, N/minute, N/hour or N/day, such as 100/minute"
+            )
+        return cls(int(count), _PERIODS_S[period])
+
+
+# A slot: the client's digest, when its window began (seconds), requests in it.
+_SLOT = struct.Struct("<16sdQ")
+_N_SLOTS = 1 << 16  # 2 MiB: as many clients as are counted apart
+_PROBES = 8  # neighbouring slots that a client may use
+
+
+class RateLimiter:
+    """path: the file that the workers share; None counts in this process alone.
+
+    clock: monotonic, and the same for all processes of the machine.
+    """
+
+    def __init__(
+        self, rate: Rate, path: Path | None = None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.rate = rate
+        self._clock = clock
+        self._thread_lock = threading.Lock()  # file locks are between processes only
+        self._file = None if path is None else path.open("a+b")
+        size = _N_SLOTS * _SLOT.size
+        if self._file is None:
+            self._slots = mmap.mmap(-1, size)
+        else:
+            self._file.truncate(size)
+            self._slots = mmap.mmap(self._file.fileno(), size)
+
+    def admit(self, client: str) -> float:
+        """Count one request; 0.0 if it is admitted, else the seconds until the next one will be."""
+        digest = hashlib.blake2b(client.encode(), digest_size=16).digest()
+        with self._thread_lock:
+            if self._file is None:
+                return self._count(digest)
+            fcntl.lockf(self._file, fcntl.LOCK_EX)
+            try:
+                return self._count(digest)
+            finally:
+                fcntl.lockf(self._file, fcntl.LOCK_UN)
+
+    def close(self) -> None:
+        self._slots.close()
+        if self._file is not None:
+            self._file.close()
+
+    def _count(self, digest: bytes) -> float:
+        now = self._clock()
+        offset, began, count = self._slot(digest, now)
+        if count >= self.rate.count:
+            return began + self.rate.period_s - now
+        _SLOT.pack_into(self._slots, offset, digest, began, count + 1)
+        return 0.0
+
+    def _slot(self, digest: bytes, now: float) -> tuple[int, float, int]:
+        """Offset, start of the window and count for this client.
+
+        Where all its slots are other clients', the oldest window gives way: with so many clients
+        at once a limit forgets somebody rather than refuse the innocent.
+        """
+        first = int.from_bytes(digest[:4], "little")
+        oldest = (0, float("inf"))
+        for probe in range(_PROBES):
+            offset = (first + probe) % _N_SLOTS * _SLOT.size
+            owner, began, count = _SLOT.unpack_from(self._slots, offset)
+            expired = count == 0 or now - began >= self.rate.period_s
+            if owner == digest:
+                return (offset, now, 0) if expired else (offset, began, count)
+            age = float("-inf") if expired else began
+            if age < oldest[1]:
+                oldest = (offset, age)
+        return (oldest[0], now, 0)

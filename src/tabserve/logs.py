@@ -1,0 +1,126 @@
+"""The log of requests and predictions: one JSON line each, written by a thread of its own."""
+
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import Any
+
+import orjson
+
+from tabserve.errors import InvalidSettings
+
+LogLine = dict[str, Any]
+# Makes the lines of one request, in the writer's thread: building them costs more than all else of
+# logging.
+LogLines = Callable[[], Iterable[LogLine]]
+
+# Requests whose lines may wait for a slow disk or terminal before further ones are dropped.
+MAX_WAITING = 20_000
+# Linux writes at most so many bytes to a pipe without mixing in another process's.
+_PIPE_BUF = 4096
+
+
+class RequestLog:
+    """target: a file (appended to), "-" for standard output, or "off".
+
+    hide: names of fields that no line shows. on_drop: told of each request whose lines are lost.
+    """
+
+    def __init__(
+        self,
+        target: str = "-",
+        hide: Iterable[str] = (),
+        on_drop: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._hide = frozenset(hide)
+        self._on_drop = on_drop
+        self._queue: SimpleQueue[LogLines | None] = SimpleQueue()
+        self._descriptor = _opened(target)
+        self._owned = target not in ("-", "off")
+        self._thread: threading.Thread | None = None
+        if self._descriptor is not None:
+            self._thread = threading.Thread(target=self._work, name="tabserve-log", daemon=True)
+            self._thread.start()
+
+    def write(self, lines: LogLines) -> None:
+        """Returns at once."""
+        if self._descriptor is None:
+            return
+        if self._queue.qsize() >= MAX_WAITING:
+            self._on_drop()
+            return
+        self._queue.put(lines)
+
+    def close(self) -> None:
+        """Write what waits, then end the thread."""
+        if self._thread is not None:
+            self._queue.put(None)
+            self._thread.join()
+            self._thread = None
+            if self._owned and self._descriptor is not None:
+                os.close(self._descriptor)
+            self._descriptor = None
+
+    def _work(self) -> None:
+        while (lines := self._queue.get()) is not None:
+            waiting = [lines]
+            closing = False
+            while not closing:
+                try:
+                    more = self._queue.get_nowait()
+                except Empty:
+                    break
+                if more is None:
+                    closing = True
+                else:
+                    waiting.append(more)
+            self._write([self._encoded(line) for make in waiting for line in make()])
+            if closing:
+                return
+
+    def _encoded(self, line: LogLine) -> bytes:
+        if self._hide:
+            line = {
+                name: {key: part for key, part in value.items() if key not in self._hide}
+                if isinstance(value, dict)
+                else value
+                for name, value in line.items()
+                if name not in self._hide
+            }
+        return orjson.dumps(
+            line, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_SERIALIZE_NUMPY, default=str
+        )
+
+    def _write(self, lines: list[bytes]) -> None:
+        """Whole lines at a time, so that those of several workers never mix."""
+        assert self._descriptor is not None
+        chunk = b""
+        try:
+            for line in lines:
+                if chunk and len(chunk) + len(line) > _PIPE_BUF:
+                    _write_all(self._descriptor, chunk)
+                    chunk = b""
+                chunk += line
+            _write_all(self._descriptor, chunk)
+        except OSError:  # the disk is full, or the reader of the pipe is gone
+            self._on_drop()
+
+
+def _write_all(descriptor: int, content: bytes) -> None:
+    while content:
+        content = content[os.write(descriptor, content) :]
+
+
+def _opened(target: str) -> int | None:
+    if target == "off":
+        return None
+    if target == "-":
+        sys.stdout.flush()
+        return 1
+    try:
+        return os.open(Path(target), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o640)
+    except OSError as error:
+        raise InvalidSettings(f"Cannot write the log {target}: {error.strerror}.") from None

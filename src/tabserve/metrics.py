@@ -1,0 +1,82 @@
+"""What is counted, and how it is told: Prometheus' text, or a short JSON summary."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+
+# Set by the server before a worker imports this module; prometheus-client looks at it then.
+MULTIPROCESS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
+
+_LATENCY_BUCKETS_S = (
+    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10
+)  # fmt: skip
+_ROWS_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 4096, 16384)
+
+
+class Metrics:
+    """One set for one service, in a registry of its own."""
+
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry()
+        own: dict[str, Any] = {"registry": self._registry}
+        self.predictions = Counter(
+            "tabserve_predictions", "Rows answered.", ["model", "version"], **own
+        )
+        self.errors = Counter("tabserve_errors", "Requests answered 4xx or 5xx.", ["code"], **own)
+        self.latency = Histogram(
+            "tabserve_request_duration_seconds",
+            "From the whole request to the whole answer.",
+            ["route"],
+            buckets=_LATENCY_BUCKETS_S,
+            **own,
+        )
+        self.batch_rows = Histogram(
+            "tabserve_batch_rows", "Rows of one call of the model.", buckets=_ROWS_BUCKETS, **own
+        )
+        live: dict[str, Any] = {"multiprocess_mode": "livesum", **own}
+        self.queue_depth = Gauge("tabserve_queue_depth", "Requests waiting for the model.", **live)
+        self.in_flight = Gauge("tabserve_in_flight", "Requests being answered.", **live)
+        self.log_dropped = Counter(
+            "tabserve_log_lines_dropped", "Log lines lost because the log was too slow.", **own
+        )
+
+    def exposition(self, accept: str) -> tuple[bytes, str]:
+        """Body and content type, in the text format that the scraper prefers."""
+        encode, content_type = choose_encoder(accept)
+        return encode(self._collected()), content_type
+
+    def summary(self) -> dict[str, float | None]:
+        """Totals over all workers; latency over prediction requests, None before the first."""
+        totals: dict[str, float] = {}
+        for family in self._collected().collect():
+            for sample in family.samples:
+                if sample.labels.get("route", "/predict").startswith("/predict"):
+                    totals[sample.name] = totals.get(sample.name, 0.0) + sample.value
+        seconds = totals.get("tabserve_request_duration_seconds_sum", 0.0)
+        count = totals.get("tabserve_request_duration_seconds_count", 0.0)
+        return {
+            "predictions_total": totals.get("tabserve_predictions_total", 0.0),
+            "errors_total": totals.get("tabserve_errors_total", 0.0),
+            "latency_avg_ms": 1000 * seconds / count if count else None,
+        }
+
+    def _collected(self) -> CollectorRegistry:
+        folder = os.environ.get(MULTIPROCESS_VARIABLE)
+        if not folder:
+            return self._registry
+        _forget_dead_workers(Path(folder))
+        registry = CollectorRegistry()
+        MultiProcessCollector(registry, folder)  # type: ignore[no-untyped-call]
+        return registry
+
+
+def _forget_dead_workers(folder: Path) -> None:
+    """A killed worker cannot take back what its gauges said."""
+    for file in folder.glob("gauge_live*_*.db"):
+        pid = file.stem.rpartition("_")[2]
+        if not Path("/proc", pid).exists() and Path("/proc").exists():
+            mark_process_dead(int(pid), str(folder))  # type: ignore[no-untyped-call]

@@ -1,0 +1,125 @@
+"""The OpenAPI document, made from the routes' own operations."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from tabserve import errors
+from tabserve.auth import HEADER
+from tabserve.http import Route
+
+JSON = dict[str, Any]
+
+_ERROR = {"$ref": "#/components/schemas/Error"}
+_INVALID_INPUT = {"$ref": "#/components/schemas/InvalidInput"}
+
+# What any route may answer, and what only routes with a key, a limit or a body may.
+_ANYWHERE: tuple[type[errors.TabserveError], ...] = (errors.Internal,)
+_WITH_KEY = (errors.Unauthorized, errors.Forbidden, errors.ModelNotReady)
+_WITH_LIMIT = (errors.RateLimited,)
+_WITH_BODY = (
+    errors.TooLarge,
+    errors.UnsupportedMediaType,
+    errors.InvalidInput,
+    errors.ModelNotReady,
+    errors.DeadlineExceeded,
+)
+
+
+def document(
+    routes: Iterable[Route],
+    *,
+    title: str,
+    version: str,
+    description: str,
+    schemas: JSON,
+    with_keys: bool,
+    with_limits: bool,
+    root_path: str = "",
+) -> JSON:
+    """OpenAPI 3.1. schemas: the components that the operations refer to."""
+    paths: dict[str, JSON] = {}
+    for route in routes:
+        if route.operation is not None:
+            operation = _completed(route, with_keys, with_limits)
+            paths.setdefault(route.path, {})[route.method.lower()] = operation
+    found: JSON = {
+        "openapi": "3.1.0",
+        "info": {"title": title, "version": version, "description": description},
+        "paths": paths,
+        "components": {"schemas": {**schemas, **_error_schemas()}},
+    }
+    if root_path:
+        found["servers"] = [{"url": root_path}]
+    if with_keys:
+        scheme = {"type": "apiKey", "in": "header", "name": HEADER}
+        found["components"]["securitySchemes"] = {"ApiKey": scheme}
+    return found
+
+
+def extend(found: JSON, other: JSON) -> None:
+    """Add the paths and components of another document, where they are not there yet."""
+    found["paths"] = {**other.get("paths", {}), **found["paths"]}
+    for kind, components in other.get("components", {}).items():
+        found["components"][kind] = {**components, **found["components"].get(kind, {})}
+
+
+def _completed(route: Route, with_keys: bool, with_limits: bool) -> JSON:
+    operation = dict(route.operation or {})
+    kinds = list(_ANYWHERE)
+    if with_keys and not route.public:
+        kinds += _WITH_KEY
+        operation["security"] = [{"ApiKey": []}]
+    if with_limits and route.limited:
+        kinds += _WITH_LIMIT
+    if "requestBody" in operation:
+        kinds += _WITH_BODY
+    answers = {str(kind.status): _error_answer(kind) for kind in kinds}
+    operation["responses"] = dict(sorted({**answers, **operation["responses"]}.items()))
+    return operation
+
+
+def _error_answer(kind: type[errors.TabserveError]) -> JSON:
+    answer: JSON = {
+        "description": kind.code,
+        "content": {
+            "application/json": {
+                "schema": _INVALID_INPUT if issubclass(kind, errors.InvalidInput) else _ERROR
+            }
+        },
+    }
+    if hasattr(kind, "retry_after_s") or kind is errors.RateLimited:
+        answer["headers"] = {
+            "Retry-After": {
+                "description": "Seconds after which to try again.",
+                "schema": {"type": "integer"},
+            }
+        }
+    return answer
+
+
+def _error_schemas() -> JSON:
+    problem = {
+        "type": "object",
+        "required": ["loc", "msg", "type"],
+        "properties": {
+            "loc": {"type": "array", "items": {"type": ["string", "integer"]}},
+            "msg": {"type": "string"},
+            "type": {"type": "string"},
+        },
+    }
+
+    def body(detail: JSON) -> JSON:
+        return {
+            "type": "object",
+            "required": ["error", "detail", "request_id"],
+            "properties": {
+                "error": {"type": "string", "description": "A stable code."},
+                "detail": detail,
+                "request_id": {"type": "string"},
+            },
+        }
+
+    return {
+        "Error": body({"type": "string"}),
+        "InvalidInput": body({"type": "array", "items": problem}),
+    }

@@ -1,0 +1,281 @@
+"""What an answer says: the model's targets, the user's declaration, and the rendering of both."""
+
+import re
+from functools import cached_property
+from itertools import pairwise
+from typing import Any, Literal, Self
+
+import numpy as np
+import orjson
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from tabserve.errors import BadModelOutput, PackError
+from tabserve.types import Array, Outputs
+
+Label = bool | int | float | str
+Prediction = dict[str, Any]
+
+_NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
+_EDGE = re.compile(rf"\s*<\s*({_NUMBER})\s*<=\s*")
+
+
+class Bands(BaseModel):
+    """Named ranges of a number: label i holds edges[i-1] <= x < edges[i]."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    labels: tuple[str, ...]
+    edges: tuple[float, ...]
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """`risk_category: Low < 0.3 <= Medium < 0.7 <= High`"""
+        name, colon, rest = text.partition(":")
+        pieces = _EDGE.split(rest.strip())
+        labels, edges = pieces[::2], pieces[1::2]
+        if not colon or len(labels) < 2 or not all(re.fullmatch(r"[^<>=]+", x) for x in labels):
+            raise ValueError(
+                'expected bands like "risk_category: Low < 0.3 <= Medium < 0.7 <= High", '
+                f"got {text!r}"
+            )
+        return cls(name=name.strip(), labels=tuple(labels), edges=tuple(map(float, edges)))
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_text(cls, value: Any) -> Any:
+        return cls.parse(value).model_dump() if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _ascending(self) -> Self:
+        if len(self.labels) != len(self.edges) + 1:
+            raise ValueError("expected one more label than edges")
+        if any(low >= high for low, high in pairwise(self.edges)):
+            raise ValueError("the edges of bands must ascend")
+        return self
+
+    def of(self, value: float) -> str:
+        return self.labels[sum(edge <= value for edge in self.edges)]
+
+
+class Output(BaseModel):
+    """The user's declaration of the answer.
+
+    name: of the field that holds the number: a class's probability, or a regressor's value.
+    positive: the class whose probability it is; the second one where left out.
+    round: decimal places of the number as answered; bands are decided on the unrounded one.
+    bands: a second field; also as text, see `Bands.parse`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    positive: Label | None = None
+    round: int | None = Field(default=None, ge=0, le=15)
+    bands: Bands | None = None
+
+
+class Target(BaseModel):
+    """One thing that the model predicts. `name` is "" where it predicts only one."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = ""
+    kind: Literal["classes", "number"]
+    classes: tuple[Label, ...] = ()
+    has_proba: bool = False
+
+    def part(self, part: str) -> str:
+        return f"{self.name}.{part}" if self.name else part
+
+
+# Fields of every answer, beside the prediction itself.
+COMMON_FIELDS = ("model_version", "prediction_id", "prediction_timestamp")
+
+
+class Renderer:
+    """Outputs -> one dict per row, ready for JSON.
+
+    Raises PackError where the declaration does not fit the targets.
+    """
+
+    def __init__(self, targets: tuple[Target, ...], declared: Output | None) -> None:
+        self._targets = targets
+        self._declared = declared
+        if declared is not None:
+            _refuse_misfit(declared, targets)
+
+    @cached_property
+    def parts(self) -> frozenset[str]:
+        """The parts of `Outputs` that an answer needs, so that an engine computes no other."""
+        if self._declared is not None:
+            target = self._targets[0]
+            return frozenset({target.part("proba" if target.kind == "classes" else "value")})
+        return frozenset(
+            target.part(part) for target in self._targets for part in _parts(target)
+        )
+
+    def render(self, outputs: Outputs, n_rows: int) -> list[Prediction]:
+        """Raises BadModelOutput where a number is not finite or an array not of n_rows."""
+        for part in self.parts:
+            _refuse_bad(part, outputs.get(part), n_rows)
+        if self._declared is not None:
+            return self._render_declared(self._declared, outputs)
+        rendered = [_render_target(target, outputs) for target in self._targets]
+        if len(self._targets) == 1 and not self._targets[0].name:
+            return rendered[0]
+        names = [target.name for target in self._targets]
+        return [
+            {
+                name: row["prediction"] if len(row) == 1 else row
+                for name, row in zip(names, rows, strict=True)
+            }
+            for rows in zip(*rendered, strict=True)
+        ]
+
+    def _render_declared(self, declared: Output, outputs: Outputs) -> list[Prediction]:
+        target = self._targets[0]
+        if target.kind == "classes":
+            column = _positive_column(declared, target)
+            values = outputs[target.part("proba")][:, column].tolist()
+        else:
+            values = outputs[target.part("value")].tolist()
+        decimals, bands = declared.round, declared.bands
+        rows = [
+            {declared.name: value if decimals is None else round(value, decimals)}
+            for value in values
+        ]
+        if bands is not None:
+            for row, value in zip(rows, values, strict=True):
+                row[bands.name] = bands.of(value)
+        return rows
+
+    def json_schema(self) -> dict[str, Any]:
+        """JSON Schema of one prediction, without COMMON_FIELDS."""
+        if self._declared is not None:
+            probability = self._targets[0].kind == "classes"
+            fields = {self._declared.name: _number(probability)}
+            if self._declared.bands is not None:
+                labels = list(self._declared.bands.labels)
+                fields[self._declared.bands.name] = {"type": "string", "enum": labels}
+            return _object(fields)
+        schemas = {target.name: _target_schema(target) for target in self._targets}
+        if len(schemas) == 1 and "" in schemas:
+            return schemas[""]
+        return _object(
+            {
+                name: schema["properties"]["prediction"]
+                if list(schema["properties"]) == ["prediction"]
+                else schema
+                for name, schema in schemas.items()
+            }
+        )
+
+    @cached_property
+    def own_fields(self) -> frozenset[str]:
+        """The names of an answer's fields, without COMMON_FIELDS."""
+        return frozenset(self.json_schema()["properties"])
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        return (*self.own_fields, *COMMON_FIELDS)
+
+
+def class_name(label: Label) -> str:
+    """A label as a key of `probabilities`: text as it is, anything else as JSON writes it."""
+    return label if isinstance(label, str) else orjson.dumps(label).decode()
+
+
+def _refuse_misfit(declared: Output, targets: tuple[Target, ...]) -> None:
+    if len(targets) > 1:
+        raise PackError("An output can be declared for a model with one target only.")
+    target = targets[0]
+    taken = {declared.name, declared.bands.name if declared.bands else None} & set(COMMON_FIELDS)
+    if taken or (declared.bands and declared.bands.name == declared.name):
+        raise PackError(
+            f"The output's name {declared.name!r} or that of its bands is in every answer already; "
+            "choose another."
+        )
+    if target.kind == "number":
+        if declared.positive is not None:
+            raise PackError("A positive class was declared, but the model predicts a number.")
+        return
+    if not target.has_proba:
+        raise PackError("An output was declared, but the model has no predict_proba.")
+    if declared.positive is None and len(target.classes) != 2:
+        raise PackError(
+            f"The model has {len(target.classes)} classes; say with `positive` whose probability "
+            f"{declared.name!r} is."
+        )
+    if declared.positive is not None:
+        _positive_column(declared, target)
+
+
+def _positive_column(declared: Output, target: Target) -> int:
+    if declared.positive is None:
+        return 1
+    # By its name as well: a flag of the command line is text, the label may be a number.
+    for column, label in enumerate(target.classes):
+        if label == declared.positive or class_name(label) == declared.positive:
+            return column
+    raise PackError(
+        f"Expected the positive class to be one of {list(target.classes)}, "
+        f"got {declared.positive!r}."
+    )
+
+
+def _parts(target: Target) -> tuple[str, ...]:
+    if target.kind == "number":
+        return ("value",)
+    return ("label", "proba") if target.has_proba else ("label",)
+
+
+def _refuse_bad(part: str, array: Array | None, n_rows: int) -> None:
+    if array is None or len(array) != n_rows:
+        got = "none" if array is None else len(array)
+        raise BadModelOutput(f"The model answered {got} rows for {n_rows}.")
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        bad = ~np.isfinite(array.reshape(n_rows, -1)).all(axis=1)
+        raise BadModelOutput(
+            f"The model's answer for record {int(bad.argmax())} is not a finite number."
+        )
+
+
+def _render_target(target: Target, outputs: Outputs) -> list[Prediction]:
+    if target.kind == "number":
+        return [{"prediction": value} for value in outputs[target.part("value")].tolist()]
+    labels = outputs[target.part("label")].tolist()
+    if not target.has_proba:
+        return [{"prediction": label} for label in labels]
+    names = [class_name(label) for label in target.classes]
+    binary = len(names) == 2
+    rows = []
+    for label, proba in zip(labels, outputs[target.part("proba")].tolist(), strict=True):
+        row: Prediction = {"prediction": label}
+        if binary:
+            row["probability"] = proba[1]
+        row["probabilities"] = dict(zip(names, proba, strict=True))
+        rows.append(row)
+    return rows
+
+
+def _number(probability: bool) -> dict[str, Any]:
+    return {"type": "number", "minimum": 0, "maximum": 1} if probability else {"type": "number"}
+
+
+def _object(fields: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "object", "properties": fields, "required": list(fields)}
+
+
+def _target_schema(target: Target) -> dict[str, Any]:
+    if target.kind == "number":
+        return _object({"prediction": _number(probability=False)})
+    fields: dict[str, Any] = {"prediction": {"enum": list(target.classes)}}
+    if target.has_proba:
+        names = [class_name(label) for label in target.classes]
+        if len(names) == 2:
+            fields["probability"] = _number(probability=True)
+        fields["probabilities"] = _object({name: _number(probability=True) for name in names})
+    return _object(fields)
+
+

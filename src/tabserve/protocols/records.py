@@ -1,0 +1,106 @@
+"""The native protocol: JSON records in, JSON predictions out."""
+
+from typing import Any
+
+from tabserve.errors import UnsupportedMediaType
+from tabserve.http import Route, json_response
+from tabserve.served import ServedModel
+from tabserve.types import Flow, Request
+
+JSON = dict[str, Any]
+
+_CONTENT_TYPE = "application/json"
+
+
+def routes(model: ServedModel) -> list[Route]:
+    def predict(request: Request) -> Flow:
+        require_json(request)
+        record = model.decoder.one(request.body)
+        outputs = yield model.submit(record, request.deadline)
+        answers = model.answer(record, outputs)
+        response = json_response(answers[0])
+        response.log = lambda: model.log_lines(record, answers)
+        return response
+
+    def predict_batch(request: Request) -> Flow:
+        require_json(request)
+        records = model.decoder.many(request.body)
+        outputs = yield model.submit(records, request.deadline)
+        answers = model.answer(records, outputs)
+        response = json_response({"predictions": answers, "count": len(answers)})
+        response.log = lambda: model.log_lines(records, answers)
+        return response
+
+    record, prediction = {"$ref": "#/components/schemas/Record"}, {
+        "$ref": "#/components/schemas/Prediction"
+    }
+    examples = model.decoder.examples()
+    return [
+        Route(
+            "POST",
+            "/predict",
+            predict,
+            limited=True,
+            operation=_operation("Predict one record", record, prediction, examples),
+        ),
+        Route(
+            "POST",
+            "/predict/batch",
+            predict_batch,
+            limited=True,
+            operation=_operation(
+                "Predict a list of records with one call of the model",
+                {"type": "array", "items": record, "minItems": 1},
+                {
+                    "type": "object",
+                    "required": ["predictions", "count"],
+                    "properties": {
+                        "predictions": {"type": "array", "items": prediction},
+                        "count": {"type": "integer", "minimum": 1},
+                    },
+                },
+                [examples] if examples else [],
+            ),
+        ),
+    ]
+
+
+def schemas(model: ServedModel) -> JSON:
+    """The components that the operations refer to."""
+    answer = model.renderer.json_schema()
+    common = {
+        "model_version": {"type": "string"},
+        "prediction_id": {"type": "string"},
+        "prediction_timestamp": {"type": "string", "format": "date-time"},
+    }
+    return {
+        **model.decoder.definitions(),
+        "Record": model.decoder.json_schema(),
+        "Prediction": {
+            "type": "object",
+            "properties": {**answer["properties"], **model.decoder.echo_schema(), **common},
+            "required": [*answer["required"], *common],
+        },
+    }
+
+
+def require_json(request: Request) -> None:
+    """A request that does not say what it sends is taken to send JSON."""
+    given = request.headers.get("content-type", _CONTENT_TYPE)
+    if given.partition(";")[0].strip().lower() != _CONTENT_TYPE:
+        raise UnsupportedMediaType(
+            f"Expected the header Content-Type: {_CONTENT_TYPE}, got another type."
+        )
+
+
+def _operation(summary: str, body: JSON, answer: JSON, examples: list[Any]) -> JSON:
+    named = {f"example_{i}": {"value": example} for i, example in enumerate(examples, 1)}
+    content: JSON = {"schema": body} | ({"examples": named} if named else {})
+    return {
+        "summary": summary,
+        "tags": ["prediction"],
+        "requestBody": {"required": True, "content": {_CONTENT_TYPE: content}},
+        "responses": {
+            "200": {"description": "OK", "content": {_CONTENT_TYPE: {"schema": answer}}}
+        },
+    }

@@ -1,0 +1,93 @@
+"""What probes, scrapers and people ask of a service: health, ready, metadata, metrics."""
+
+from typing import Any
+
+from tabserve.errors import ModelNotReady
+from tabserve.http import Route, json_response
+from tabserve.metrics import Metrics
+from tabserve.served import ServedModel
+from tabserve.types import Request, Response
+
+JSON = dict[str, Any]
+
+
+def routes(model: ServedModel, metrics: Metrics) -> list[Route]:
+    def health(request: Request) -> Response:
+        return json_response({"status": "healthy"})
+
+    def ready(request: Request) -> Response:
+        version = model.loaded.manifest.version
+        return json_response({"status": "ready", "model_version": version})
+
+    def metadata(request: Request) -> Response:
+        return json_response(model.metadata())
+
+    def exposition(request: Request) -> Response:
+        accept = request.headers.get("accept", "")
+        if "application/json" in accept:
+            return json_response(metrics.summary())
+        body, content_type = metrics.exposition(accept)
+        return Response(200, body, content_type)
+
+    status = {"status": {"type": "string"}}
+    return [
+        Route(
+            "GET",
+            "/health",
+            health,
+            public=True,
+            operation=_operation("Whether the process runs", _object(status)),
+        ),
+        Route(
+            "GET",
+            "/ready",
+            ready,
+            public=True,
+            operation=_operation(
+                "Whether the model is loaded, warmed and proven",
+                _object({**status, "model_version": {"type": "string"}}),
+                not_ready=True,
+            ),
+        ),
+        Route(
+            "GET",
+            "/metadata",
+            metadata,
+            operation=_operation("What the model is", {"type": "object"}),
+        ),
+        Route("GET", "/metrics", exposition, operation=_metrics_operation()),
+    ]
+
+
+def _object(properties: JSON) -> JSON:
+    return {"type": "object", "properties": properties, "required": list(properties)}
+
+
+def _operation(summary: str, schema: JSON, not_ready: bool = False) -> JSON:
+    responses: JSON = {
+        "200": {"description": "OK", "content": {"application/json": {"schema": schema}}}
+    }
+    if not_ready:
+        error = {"schema": {"$ref": "#/components/schemas/Error"}}
+        responses[str(ModelNotReady.status)] = {
+            "description": ModelNotReady.code,
+            "content": {"application/json": error},
+        }
+    return {"summary": summary, "tags": ["status"], "responses": responses}
+
+
+def _metrics_operation() -> JSON:
+    numbers = _object(
+        {
+            "predictions_total": {"type": "number"},
+            "errors_total": {"type": "number"},
+            "latency_avg_ms": {"type": ["number", "null"]},
+        }
+    )
+    operation = _operation("Prometheus metrics, or a summary as JSON", numbers)
+    text = {"schema": {"type": "string"}}
+    operation["responses"]["200"]["content"] |= {
+        "text/plain": text,
+        "application/openmetrics-text": text,
+    }
+    return operation

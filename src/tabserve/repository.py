@@ -1,0 +1,100 @@
+"""The folder of artefacts: which version a path means, and loading one so that it is proven."""
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from tabserve import parity
+from tabserve.artifact import GOLDEN, MANIFEST, Artifact, GoldenRows, Manifest
+from tabserve.errors import ArtifactError
+from tabserve.output import Renderer
+from tabserve.types import Engine
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A version that has reproduced its golden rows; `difference` is by how much it did not."""
+
+    manifest: Manifest
+    engine: Engine
+    renderer: Renderer
+    difference: float
+
+
+def find(path: str | Path) -> Artifact:
+    """The artefact that PATH means: a version's folder, the highest version of a name's folder, or
+    that of the only name in a repository.
+
+    Raises ArtifactError where there is none, or more than one name.
+    """
+    folder = Path(path)
+    if (folder / MANIFEST).exists():
+        return Artifact(folder)
+    versions = _versions(folder)
+    if not versions:
+        names = [name for name in _subfolders(folder) if _versions(name)]
+        if len(names) > 1:
+            listed = ", ".join(str(name) for name in names)
+            raise ArtifactError(f"{folder} holds several models; name one of {listed}.")
+        versions = _versions(names[0]) if names else []
+    if not versions:
+        raise ArtifactError(
+            f"Expected a packed model at {folder} (a folder with a {MANIFEST}, NAME/VERSION below "
+            "it, or VERSION below it), found none. Make one with: tabserve pack"
+        )
+    return Artifact(max(versions, key=lambda version: version_key(version.name)))
+
+
+def load(artifact: Artifact, *, allow_pickle: bool = False, workers: int = 1) -> LoadedModel:
+    """Load the model, warm it and prove it on its golden rows.
+
+    workers: processes that share this machine's CPUs.
+    Raises ArtifactError (altered file), UntrustedModel, NotReproduced, MissingExtra.
+    """
+    # Imported here: it costs a second, and reading a manifest needs no ML library.
+    from tabserve.engines import native
+
+    manifest = artifact.manifest
+    content = artifact.read(manifest.model_file)
+    golden = artifact.golden()
+    model = native.load(content, manifest.model_format, allow_pickle)
+    renderer = Renderer(manifest.targets, manifest.output)
+    engine = native.NativeEngine(
+        model, manifest.signature, manifest.targets, renderer.parts, workers
+    )
+    return LoadedModel(manifest, engine, renderer, _prove(engine, manifest, golden))
+
+
+def _prove(engine: Engine, manifest: Manifest, golden: GoldenRows) -> float:
+    if not golden.rows:
+        raise ArtifactError(f"{GOLDEN} has no rows, so the model cannot be proven.")
+    sizes = [1, len(golden.rows)] if manifest.parity.joinable else [len(golden.rows)]
+    return parity.prove(engine, manifest.signature, golden, manifest.parity.exactness, sizes)
+
+
+def version_key(version: str) -> tuple[tuple[int, int, str], ...]:
+    """Sorts versions as semver.org does: numbers as numbers, 1.0.0-rc1 before 1.0.0."""
+    release, dash, rest = version.partition("-")
+    key = [_part_key(part) for part in re.split(r"[.+]", release)]
+    key.append((0, 0, "") if dash else (2, 0, ""))
+    return (*key, *(_part_key(part) for part in rest.split(".") if rest))
+
+
+def _part_key(part: str) -> tuple[int, int, str]:
+    return (1, int(part), "") if part.isdigit() else (1, -1, part)
+
+
+def _versions(folder: Path) -> list[Path]:
+    return [version for version in _subfolders(folder) if (version / MANIFEST).exists()]
+
+
+def _subfolders(folder: Path) -> list[Path]:
+    try:
+        return sorted(
+            Path(entry.path)
+            for entry in os.scandir(folder)
+            if entry.is_dir() and not entry.name.startswith(".")
+        )
+    except OSError:
+        return []

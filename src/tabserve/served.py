@@ -1,0 +1,201 @@
+"""One model being served: signature, engine, batcher, and what watches them."""
+
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from datetime import UTC, datetime
+from typing import Any
+
+from pydantic import BaseModel
+
+from tabserve import repository
+from tabserve.artifact import Artifact
+from tabserve.batching import Batcher
+from tabserve.decoding import RecordDecoder, Records
+from tabserve.errors import ModelNotReady, OperatorError
+from tabserve.logs import LogLine
+from tabserve.metrics import Metrics
+from tabserve.output import Prediction, Renderer
+from tabserve.repository import LoadedModel
+from tabserve.types import Outputs
+
+
+class ServedModel:
+    """Loads in its own thread, so that probes are answered meanwhile.
+
+    request_class: the user's own, or None for one made from the signature.
+    workers: processes that share this machine's CPUs.
+    on_refused: told of the error for which the model will never be served.
+    Raises ArtifactError and RequestClassError for what the manifest alone shows.
+    """
+
+    def __init__(
+        self,
+        artifact: Artifact,
+        metrics: Metrics,
+        *,
+        request_class: type[BaseModel] | None = None,
+        allow_pickle: bool = False,
+        workers: int = 1,
+        max_queue: int = 1000,
+        max_rows: int = 10_000,
+        on_refused: Callable[[Exception], None] = lambda error: None,
+    ) -> None:
+        self.manifest = artifact.manifest
+        self.renderer = Renderer(self.manifest.targets, self.manifest.output)
+        self.decoder = RecordDecoder(
+            self.manifest.signature, request_class, self.renderer.fields, max_rows
+        )
+        self._artifact = artifact
+        self._metrics = metrics
+        self._allow_pickle = allow_pickle
+        self._workers = workers
+        self._max_queue = max_queue
+        self._on_refused = on_refused
+        self.on_ready: Callable[[], None] = lambda: None
+        self._answered = metrics.predictions.labels(self.manifest.name, self.manifest.version)
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._loaded: LoadedModel | None = None
+        self._batcher: Batcher | None = None
+        self._refusal: Exception | None = None
+
+    def start(self) -> None:
+        """Begin to load, if nobody did; returns at once."""
+        if self._thread is None:
+            with self._lock:
+                if self._thread is None:
+                    self._thread = threading.Thread(
+                        target=self._load, name="tabserve-load", daemon=True
+                    )
+                    self._thread.start()
+
+    def wait(self, timeout_s: float | None = None) -> None:
+        """Until the model can answer. Raises what refused it, or ModelNotReady at the timeout."""
+        self.start()
+        assert self._thread is not None
+        self._thread.join(timeout_s)
+        if self._refusal is not None:
+            raise self._refusal
+        if self._batcher is None:
+            raise ModelNotReady(f"The model was not ready within {timeout_s} s.")
+
+    @property
+    def loaded(self) -> LoadedModel:
+        """Raises ModelNotReady."""
+        if self._loaded is None:
+            raise ModelNotReady(
+                "The model is being loaded."
+                if self._refusal is None
+                else "The model was refused; the server's own log says why."
+            )
+        return self._loaded
+
+    def submit(self, records: Records, deadline: float) -> "Future[Outputs]":
+        """Raises ModelNotReady, Overloaded; see Batcher.submit for what the future raises."""
+        if self._batcher is None:
+            raise ModelNotReady("The model is being loaded.")
+        return self._batcher.submit(records.columns, deadline)
+
+    def answer(self, records: Records, outputs: Outputs) -> list[Prediction]:
+        """The answers to records, each with its id. Raises BadModelOutput."""
+        answers = self.renderer.render(outputs, records.n_rows)
+        # One call of the system's random source for all ids.
+        ids = os.urandom(16 * records.n_rows).hex()
+        now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        for i, answer in enumerate(answers):
+            if records.echoes is not None:
+                answer.update(records.echoes[i])
+            answer["model_version"] = self.manifest.version
+            answer["prediction_id"] = ids[32 * i : 32 * i + 32]
+            answer["prediction_timestamp"] = now
+        self._answered.inc(records.n_rows)
+        return answers
+
+    def log_lines(self, records: Records, answers: list[Prediction]) -> list[LogLine]:
+        """What the log says of each prediction."""
+        names = list(records.columns)
+        rows = zip(*(column.tolist() for column in records.columns.values()), strict=True)
+        lines = []
+        for i, (row, answer) in enumerate(zip(rows, answers, strict=True)):
+            echo = records.echoes[i] if records.echoes is not None else {}
+            features = {
+                name: None if value != value else value
+                for name, value in zip(names, row, strict=True)
+            }
+            lines.append(
+                {
+                    "model": self.manifest.name,
+                    "model_version": self.manifest.version,
+                    "prediction_id": answer["prediction_id"],
+                    "features": features | echo,
+                    "result": {
+                        name: value
+                        for name, value in answer.items()
+                        if name in self.renderer.own_fields
+                    },
+                }
+            )
+        return lines
+
+    def metadata(self) -> dict[str, Any]:
+        """Raises nothing, and says what it can while the model is loading."""
+        manifest = self.manifest
+        properties = self.decoder.json_schema()["properties"]
+        return {
+            "model": manifest.name,
+            "model_version": manifest.version,
+            "model_type": manifest.model_type,
+            "features": [
+                {
+                    "name": feature.name,
+                    "type": feature.type,
+                    "nullable": feature.nullable,
+                    "categories": feature.categories,
+                    "unknown": feature.unknown,
+                    "observed": [feature.minimum, feature.maximum],
+                    "constraints": properties[self.decoder.wire_names[feature.name]],
+                }
+                for feature in manifest.signature.features
+            ],
+            "output": self.renderer.json_schema()["properties"],
+            "training_date": manifest.training_date.isoformat(),
+            "metrics": [metric.model_dump() for metric in manifest.metrics],
+            "engine": manifest.engine,
+            "parity": manifest.parity.model_dump(),
+            "libraries": manifest.libraries,
+        }
+
+    def close(self) -> None:
+        if self._thread is not None:
+            self._thread.join()
+        if self._batcher is not None:
+            self._batcher.close()
+
+    def _load(self) -> None:
+        try:
+            loaded = repository.load(
+                self._artifact, allow_pickle=self._allow_pickle, workers=self._workers
+            )
+        except Exception as error:  # noqa: BLE001 - kept, and told to whoever waits
+            self._refusal = error
+            self._on_refused(error)
+            return
+        self._batcher = Batcher(
+            loaded.engine,
+            joinable=loaded.manifest.parity.joinable,
+            max_queue=self._max_queue,
+            on_batch=self._metrics.batch_rows.observe,
+            on_depth=self._metrics.queue_depth.set,
+        )
+        self._loaded = loaded
+        self.on_ready()
+
+
+def refusal_sentence(error: Exception) -> str:
+    """What the operator is told: never a traceback for what TabServe itself refused."""
+    if isinstance(error, OperatorError):
+        return str(error)
+    return f"The model cannot be loaded: {type(error).__name__}: {error}"
+

@@ -1,0 +1,172 @@
+"""The one table of settings: flags of `tabserve serve`, TABSERVE_* variables, tabserve.toml.
+
+`docs/settings.md` is made from it too.
+"""
+
+import ipaddress
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from tabserve.errors import InvalidSettings
+from tabserve.limits import Rate
+
+PREFIX = "TABSERVE_"
+TOML = "tabserve.toml"
+
+# Variables of other commands, which the server must not take for misspelt settings.
+OTHER_VARIABLES = frozenset({"TABSERVE_API_KEY"})
+
+
+def _setting(default: Any, help: str, unit: str = "", **bounds: Any) -> Any:
+    return Field(default=default, description=help, json_schema_extra={"unit": unit}, **bounds)
+
+
+class Settings(BaseSettings):
+    """Flags win over the environment, and that over tabserve.toml in the working directory."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, toml_file=TOML, extra="forbid", frozen=True, env_ignore_empty=True
+    )
+
+    path: str = _setting(
+        "models", "What to serve: a version's folder, a name's folder, a repository, or "
+        "module:service."
+    )  # fmt: skip
+    host: str = _setting(
+        "127.0.0.1", "Address to listen on; one that is not loopback needs keys or --insecure."
+    )
+    port: int = _setting(8000, "Port to listen on; 0 takes a free one.", ge=0, le=65535)
+    workers: int = _setting(1, "Processes that answer requests.", ge=1, le=512)
+    framework: Literal["fastapi", "flask"] = _setting(
+        "fastapi", "fastapi runs under uvicorn, flask under gunicorn."
+    )
+    reload: bool = _setting(False, "Start anew when the user's code or the artefact changes.")
+    request: str | None = _setting(None, "The user's own pydantic request class, as module:Class.")
+    keys: str | None = _setting(
+        None, "File of API keys (see tabserve keys), or the keys as NAME:HASH,NAME:HASH."
+    )
+    insecure: bool = _setting(False, "Allow an address that is not loopback without keys.")
+    allow_pickle: bool = _setting(
+        False, "Allow loading a pickle (joblib), which runs the code that it holds."
+    )
+    rate_limit: str | None = _setting(
+        None, "Predictions' requests per key, or per address where there are no keys, "
+        "such as 100/minute."
+    )  # fmt: skip
+    deadline: float = _setting(
+        30.0, "Time for one request; past it the answer is 504.", "s", gt=0, le=3600
+    )
+    max_queue: int = _setting(
+        1000, "Requests that may wait for the model; past it the answer is 503.", "requests", ge=1
+    )
+    max_body: int = _setting(
+        4 * 2**20, "Size of a request's body; past it the answer is 413.", "bytes", ge=1
+    )
+    max_rows: int = _setting(
+        10_000, "Records of one batch; past it the answer is 413.", "rows", ge=1
+    )
+    log: str = _setting("-", "Where log lines go: a file, - for standard output, or off.")
+    hide: Annotated[tuple[str, ...], NoDecode] = _setting(
+        (), "Fields left out of the prediction log, separated by commas."
+    )
+    run_dir: Path | None = _setting(
+        None, "Folder in which the workers of one server share metrics and rate limits; with "
+        "several workers one is made."
+    )  # fmt: skip
+
+    @field_validator("hide", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        return [name for name in re.split(r"[,\s]+", value) if name] if isinstance(value, str) else value
+
+    @field_validator("rate_limit")
+    @classmethod
+    def _parsable(cls, value: str | None) -> str | None:
+        if value is not None:
+            Rate.parse(value)
+        return value
+
+    @model_validator(mode="after")
+    def _reload_alone(self) -> Self:
+        if self.reload and self.workers > 1:
+            raise ValueError("reload works with one worker only")
+        return self
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
+
+    @classmethod
+    def load(cls, **flags: Any) -> Self:
+        """Flags, environment and file together. Raises InvalidSettings with a sentence."""
+        unknown = sorted(
+            name
+            for name in os.environ
+            if name.startswith(PREFIX)
+            and name.removeprefix(PREFIX).lower() not in cls.model_fields
+            and name not in OTHER_VARIABLES
+        )
+        if unknown:
+            raise InvalidSettings(
+                f"Unknown setting in the environment: {', '.join(unknown)}. The known ones are "
+                f"{', '.join(map(variable, cls.model_fields))}."
+            )
+        try:
+            return cls(**flags)
+        except ValidationError as error:
+            found = error.errors(include_url=False)[0]
+        except ValueError as error:  # tomllib's
+            raise InvalidSettings(f"{TOML} cannot be read: {error}.") from None
+        name = str(found["loc"][0]) if found["loc"] else ""
+        if found["type"] == "extra_forbidden":
+            raise InvalidSettings(
+                f"Unknown setting {name!r} in {TOML}. The known ones are "
+                f"{', '.join(cls.model_fields)}."
+            )
+        where = f" ({flag(name)}, {variable(name)} or {name} in {TOML})" if name else ""
+        raise InvalidSettings(f"{found['msg']}, got {found['input']!r}{where}." if name else
+                              f"{found['msg']}.")
+
+    def environment(self) -> Mapping[str, str]:
+        """The variables that make another process's Settings equal to these."""
+        return {
+            variable(name): ",".join(value) if isinstance(value, tuple) else str(value)
+            for name in type(self).model_fields
+            if (value := getattr(self, name)) is not None and value != ()
+        }
+
+
+def flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def variable(name: str) -> str:
+    return PREFIX + name.upper()
+
+
+def is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,70 @@
+"""The values that pass between the layers, and the protocols that they ask of each other."""
+
+from collections.abc import Callable, Generator, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+
+# One array of shape (n_rows,) per input feature, by name. Missing numbers are NaN, other missing
+# values None.
+Columns = dict[str, Array]
+
+# What an engine computed, by part: "label" (n_rows,), "proba" (n_rows, n_classes),
+# "value" (n_rows,). Where a model has several outputs each part has the output's name before it:
+# "price.value", "colour.proba".
+Outputs = dict[str, Array]
+
+
+def n_rows(columns: Mapping[str, Array]) -> int:
+    return len(next(iter(columns.values())))
+
+
+@dataclass(slots=True)
+class Request:
+    """An HTTP request without a framework. `headers` has lower-case names."""
+
+    method: str
+    path: str
+    headers: Mapping[str, str]
+    body: bytes
+    client: str  # the peer's address
+    root_path: str = ""  # where the app is mounted
+    # Set by the dispatcher before a handler sees the request:
+    request_id: str = ""
+    deadline: float = float("inf")  # on the monotonic clock
+    started: float = 0.0  # on the monotonic clock
+
+
+@dataclass(slots=True)
+class Response:
+    status: int
+    body: bytes
+    content_type: str = "application/json"
+    headers: dict[str, str] = field(default_factory=dict)
+    # Makes what the log says of each prediction; called off the request's path.
+    log: Callable[[], list[dict[str, Any]]] | None = None
+
+
+# A handler that waits yields the Future and is sent its result; thread and event loop can both
+# drive it, so one handler serves every framework.
+Flow = Generator["Future[Any]", Any, Response]
+Handler = Callable[[Request], "Response | Flow"]
+
+
+class Engine(Protocol):
+    """One way to compute a model."""
+
+    name: str
+
+    def predict(self, columns: Columns) -> Outputs:
+        """Compute all rows in one call; raises whatever the library raises."""
+        ...
+
+
+def concatenate(parts: list[Columns]) -> Columns:
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

@@ -1,0 +1,1 @@
+"""One file per web framework: they translate and decide nothing."""

@@ -1,0 +1,99 @@
+"""The FastAPI app: ASGI messages to a Request and a Response back."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from tabserve.http import Dispatcher, run_async
+from tabserve.types import Request
+
+
+def app(
+    dispatcher: Callable[[], Dispatcher], close: Callable[[], None], title: str, version: str
+) -> FastAPI:
+    """An ordinary app: routes that its user adds come first, then TabServe's.
+
+    dispatcher: gives the dispatcher, which may be made in the worker at the first request.
+    """
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        yield
+        close()
+
+    made = FastAPI(
+        title=title,
+        version=version,
+        openapi_url=None,  # TabServe's own route answers it, see own_operations
+        lifespan=lifespan,
+    )
+    # What no route matches comes here: inside every middleware, and ahead of FastAPI's machinery
+    # for endpoints, which costs several times more than all else on the path of a request.
+    made.router.default = _endpoint(dispatcher, made.router.default)
+    return made
+
+
+def own_operations(made: FastAPI) -> dict[str, Any]:
+    """OpenAPI document of the routes that the app's user added."""
+    if not made.routes:
+        return {}
+    return get_openapi(title=made.title, version=made.version, routes=made.routes)
+
+
+def _endpoint(dispatcher: Callable[[], Dispatcher], elsewhere: ASGIApp) -> ASGIApp:
+    async def endpoint(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await elsewhere(scope, receive, send)
+            return
+        core = dispatcher()
+        body = await _body(receive, core.max_body)
+        if body is None:
+            return
+        request = _request(scope, body)
+        response = await run_async(core.respond(request), request)
+        headers = {
+            "content-type": response.content_type,
+            "content-length": str(len(response.body)),
+            **response.headers,
+        }
+        encoded = [(name.encode(), value.encode()) for name, value in headers.items()]
+        await send(
+            {"type": "http.response.start", "status": response.status, "headers": encoded}
+        )
+        await send({"type": "http.response.body", "body": response.body})
+
+    return endpoint
+
+
+async def _body(receive: Receive, limit: int) -> bytes | None:
+    """The whole body, or its beginning where it is longer than the limit; None if the client left."""
+    parts, size = [], 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return None
+        part = message.get("body", b"")
+        parts.append(part)
+        size += len(part)
+        if size > limit or not message.get("more_body"):
+            return b"".join(parts)
+
+
+def _request(scope: Scope, body: bytes) -> Request:
+    path, root_path = scope["path"], scope.get("root_path", "")
+    # An ASGI path holds the part at which the app is mounted.
+    if root_path and path.startswith(f"{root_path}/"):
+        path = path[len(root_path) :]
+    client = scope.get("client")
+    return Request(
+        method=scope["method"],
+        path=path,
+        headers={name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]},
+        body=body,
+        client=client[0] if client else "",
+        root_path=root_path,
+    )
