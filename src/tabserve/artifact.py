@@ -4,7 +4,6 @@ Nothing of it is executed here, and no byte of a file is handed on before its ha
 """
 
 import hashlib
-import os
 import re
 import shutil
 import tempfile
@@ -203,7 +202,7 @@ def write(out: Path, manifest: Manifest, files: Mapping[str, bytes], replace: bo
         (unfinished / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n")
         if folder.exists():
             shutil.rmtree(folder)
-        os.replace(unfinished, folder)
+        unfinished.replace(folder)
     except BaseException:
         shutil.rmtree(unfinished, ignore_errors=True)
         raise

@@ -136,6 +136,6 @@ def _editing(path: Path) -> Iterator[list[Key]]:
             descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
             with os.fdopen(descriptor, "w") as file:
                 file.write(_KeyFile(keys=keys).model_dump_json(indent=2) + "\n")
-            os.replace(unfinished, path)
+            unfinished.replace(path)
     except OSError as error:
         raise InvalidSettings(f"Cannot write the keys in {path}: {error.strerror}.") from None

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
-from tabserve.errors import BadModelOutput, DeadlineExceeded, ModelNotReady, Overloaded
+from tabserve.errors import BadModelOutput, DeadlineExceeded, Internal, ModelNotReady, Overloaded
 from tabserve.types import Columns, Engine, Outputs, concatenate, n_rows
 
 # Rows after which a batch is closed. What queues behind it would gain nothing from joining, and
@@ -97,9 +97,7 @@ class Batcher:
             batch = [self._queue.popleft()]
             rows = batch[0].n_rows
             while (
-                self._joinable
-                and self._queue
-                and rows + self._queue[0].n_rows <= MAX_JOINED_ROWS
+                self._joinable and self._queue and rows + self._queue[0].n_rows <= MAX_JOINED_ROWS
             ):
                 batch.append(self._queue.popleft())
                 rows += batch[-1].n_rows
@@ -126,7 +124,7 @@ class Batcher:
             outputs = self._predict(concatenate([job.columns for job in jobs]), rows)
         except BaseException as error:  # noqa: BLE001 - handed to the caller whose rows they were
             if len(jobs) == 1:
-                jobs[0].future.set_exception(error)
+                jobs[0].future.set_exception(_harmless(error))
             else:
                 # One of them is poisonous: alone, it fails alone.
                 for job in jobs:
@@ -142,7 +140,7 @@ class Batcher:
         try:
             job.future.set_result(self._predict(job.columns, job.n_rows))
         except BaseException as error:  # noqa: BLE001 - handed to the caller whose rows they were
-            job.future.set_exception(error)
+            job.future.set_exception(_harmless(error))
 
     def _predict(self, columns: Columns, rows: int) -> Outputs:
         outputs = self._engine.predict(columns)
@@ -150,3 +148,10 @@ class Batcher:
             if len(array) != rows:
                 raise BadModelOutput(f"The model answered {len(array)} rows of {part} for {rows}.")
         return outputs
+
+
+def _harmless(error: BaseException) -> Exception:
+    """A model that calls sys.exit must not end the server of everybody else."""
+    if isinstance(error, Exception):
+        return error
+    return Internal(f"The model raised {type(error).__name__}.")

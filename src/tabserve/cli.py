@@ -54,9 +54,7 @@ def main() -> None:
 @click.option("--output-name", help="Name of the answer's number, such as churn_probability.")
 @click.option("--positive", help="Class whose probability is answered.")
 @click.option("--round", "decimals", type=click.IntRange(0, 15), help="Decimal places answered.")
-@click.option(
-    "--bands", help='Named ranges: "risk_category: Low < 0.3 <= Medium < 0.7 <= High".'
-)
+@click.option("--bands", help='Named ranges: "risk_category: Low < 0.3 <= Medium < 0.7 <= High".')
 @click.option(
     "--unknown", multiple=True, metavar="FEATURE=POLICY",
     help="Unknown categories of a feature: refuse (default), allow or missing.",
@@ -83,7 +81,7 @@ def pack(
     extra_fields: Any,
     replace: bool,
 ) -> None:
-    """Pack MODEL, a fitted scikit-learn estimator: a .skops, .joblib or .pkl file, or module:attr."""
+    """Pack MODEL: a fitted scikit-learn estimator as FILE.skops, FILE.joblib or module:attr."""
     from tabserve import packing
 
     folder = packing.pack_from_files(
@@ -111,7 +109,9 @@ def _serve_options(command: Callable[..., Any]) -> Callable[..., Any]:
         default = field.get_default()
         choices = [value for value in get_args(field.annotation) if isinstance(value, str)]
         unit = (field.json_schema_extra or {}).get("unit")  # type: ignore[union-attr]
-        shown = "" if default in (None, False, ()) else f" [default: {default}{' ' * bool(unit)}{unit}]"
+        shown = (
+            "" if default in (None, False, ()) else f" [default: {default}{' ' * bool(unit)}{unit}]"
+        )
         extra: dict[str, Any] = (
             {"is_flag": True, "default": None}
             if field.annotation is bool
@@ -246,5 +246,3 @@ def revoke_key(name: str, path: Path) -> None:
 
 def _date(moment: datetime | None) -> str:
     return "" if moment is None else moment.isoformat(timespec="seconds")
-
-

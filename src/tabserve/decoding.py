@@ -81,8 +81,9 @@ class RecordDecoder:
             for validator in self.request_class.__pydantic_decorators__.model_validators.values()
         )
         self._one = TypeAdapter(self.request_class)
-        self._many = TypeAdapter(
-            Annotated[list[self.request_class], Field(min_length=1)]  # type: ignore[name-defined]
+        listed: Any = list[self.request_class]  # type: ignore[name-defined]
+        self._many: TypeAdapter[list[BaseModel]] = TypeAdapter(
+            Annotated[listed, Field(min_length=1)]
         )
 
     def one(self, body: bytes) -> Records:
@@ -246,9 +247,7 @@ def _strictly_parsed(body: bytes) -> Any:
         return jiter.from_json(body, allow_inf_nan=False, catch_duplicate_keys=True)
     except ValueError as error:
         message = _short(f"Invalid JSON: {error}")
-        raise InvalidJSON(
-            [{"loc": ("body",), "msg": message, "type": "json_invalid"}]
-        ) from None
+        raise InvalidJSON([{"loc": ("body",), "msg": message, "type": "json_invalid"}]) from None
 
 
 def _short(part: Any) -> Any:

@@ -6,6 +6,7 @@ waits for. `run` drives it in a thread, `run_async` on an event loop, and neithe
 
 import asyncio
 import logging
+import math
 import os
 import re
 import time
@@ -181,7 +182,7 @@ def error_response(error: TabserveError, request_id: str) -> Response:
     retry_after_s = getattr(error, "retry_after_s", None)
     if retry_after_s is not None:
         # Whole seconds, and never before the moment itself.
-        response.headers["Retry-After"] = str(int(-(-retry_after_s // 1)))
+        response.headers["Retry-After"] = str(max(1, math.ceil(retry_after_s)))
     return response
 
 

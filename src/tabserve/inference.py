@@ -70,12 +70,8 @@ def signature_of(
     known = _Knowledge()
     for estimator, columns in _walk(model, names):
         known.learn(estimator, columns)
-    features = tuple(
-        _feature(sample[name], known, unknown.get(name, "refuse")) for name in names
-    )
-    layout: Literal["frame", "array"] = (
-        "frame" if hasattr(model, "feature_names_in_") else "array"
-    )
+    features = tuple(_feature(sample[name], known, unknown.get(name, "refuse")) for name in names)
+    layout: Literal["frame", "array"] = "frame" if hasattr(model, "feature_names_in_") else "array"
     return Signature(features=features, layout=layout, extra_fields=extra_fields)
 
 
@@ -199,9 +195,7 @@ def _type(column: Any) -> Literal["integer", "number", "boolean", "string"]:
     )
 
 
-def _typical(
-    present: Any, kind: str, categories: tuple[Scalar, ...] | None
-) -> tuple[Scalar, ...]:
+def _typical(present: Any, kind: str, categories: tuple[Scalar, ...] | None) -> tuple[Scalar, ...]:
     """Up to three usual values, for examples; never a whole row, and no free text of anybody's."""
     if len(present) == 0:
         return ()

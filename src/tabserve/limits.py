@@ -11,30 +11,9 @@ import struct
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
 
-_PERIODS_S = {"second": 1, "minute": 60, "hour": 3600, "day": 86400}
-
-
-@dataclass(frozen=True)
-class Rate:
-    """At most `count` requests in any window of `period_s` that a client's first request opens."""
-
-    count: int
-    period_s: int
-
-    @classmethod
-    def parse(cls, text: str) -> Self:
-        """`100/minute`; ValueError for anything else."""
-        count, slash, period = text.replace(" ", "").partition("/")
-        if not slash or not count.isdecimal() or int(count) < 1 or period not in _PERIODS_S:
-            raise ValueError(
-                "expected a rate as N/second, N/minute, N/hour or N/day, such as 100/minute"
-            )
-        return cls(int(count), _PERIODS_S[period])
-
+from tabserve.settings import Rate
 
 # A slot: the client's digest, when its window began (seconds), requests in it.
 _SLOT = struct.Struct("<16sdQ")

@@ -8,8 +8,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
-# Set by the server before a worker imports this module; prometheus-client looks at it then.
-MULTIPROCESS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
+from tabserve.settings import METRICS_FOLDER_VARIABLE
 
 _LATENCY_BUCKETS_S = (
     0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10
@@ -65,7 +64,7 @@ class Metrics:
         }
 
     def _collected(self) -> CollectorRegistry:
-        folder = os.environ.get(MULTIPROCESS_VARIABLE)
+        folder = os.environ.get(METRICS_FOLDER_VARIABLE)
         if not folder:
             return self._registry
         _forget_dead_workers(Path(folder))

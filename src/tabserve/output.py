@@ -111,9 +111,7 @@ class Renderer:
         if self._declared is not None:
             target = self._targets[0]
             return frozenset({target.part("proba" if target.kind == "classes" else "value")})
-        return frozenset(
-            target.part(part) for target in self._targets for part in _parts(target)
-        )
+        return frozenset(target.part(part) for target in self._targets for part in _parts(target))
 
     def render(self, outputs: Outputs, n_rows: int) -> list[Prediction]:
         """Raises BadModelOutput where a number is not finite or an array not of n_rows."""
@@ -277,5 +275,3 @@ def _target_schema(target: Target) -> dict[str, Any]:
             fields["probability"] = _number(probability=True)
         fields["probabilities"] = _object({name: _number(probability=True) for name in names})
     return _object(fields)
-
-

@@ -6,13 +6,22 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
 from pydantic import ValidationError
 
 from tabserve import parity
-from tabserve.artifact import GOLDEN, Exactness, GoldenRows, Manifest, Metric, Parity, plain_name, write
+from tabserve.artifact import (
+    GOLDEN,
+    Exactness,
+    GoldenRows,
+    Manifest,
+    Metric,
+    Parity,
+    plain_name,
+    write,
+)
 from tabserve.engines import native
 from tabserve.errors import MissingExtra, PackError, UntrustedModel
 from tabserve.inference import Unknown, model_input, signature_of, targets_of
@@ -138,7 +147,7 @@ def policies(flags: Iterable[str]) -> dict[str, Unknown]:
             raise PackError(
                 f"Expected FEATURE=refuse, FEATURE=allow or FEATURE=missing, got {text!r}."
             )
-        found[feature] = policy
+        found[feature] = cast(Unknown, policy)
     return found
 
 
@@ -208,7 +217,9 @@ def _refuse_unfitted(model: Any) -> None:
     try:
         check_is_fitted(model)
     except NotFittedError:
-        raise PackError(f"The {type(model).__name__} is not fitted; fit it, then pack it.") from None
+        raise PackError(
+            f"The {type(model).__name__} is not fitted; fit it, then pack it."
+        ) from None
     except TypeError:
         raise PackError(f"Expected a scikit-learn estimator, got {type(model).__name__}.") from None
 
@@ -291,9 +302,7 @@ def _records(sample: Any, signature: Signature) -> list[dict[str, Any]]:
             None if missing else value
             for value, missing in zip(column.tolist(), column.isna(), strict=True)
         ]
-    return [
-        dict(zip(listed, values, strict=True)) for values in zip(*listed.values(), strict=True)
-    ]
+    return [dict(zip(listed, values, strict=True)) for values in zip(*listed.values(), strict=True)]
 
 
 def _dump(model: Any, format: Literal["skops", "joblib"]) -> bytes:

@@ -198,4 +198,3 @@ def refusal_sentence(error: Exception) -> str:
     if isinstance(error, OperatorError):
         return str(error)
     return f"The model cannot be loaded: {type(error).__name__}: {error}"
-

@@ -9,18 +9,19 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 from rich.console import Console
 
 from tabserve.errors import InvalidSettings, MissingExtra
-from tabserve.metrics import MULTIPROCESS_VARIABLE
-from tabserve.service import Service, resolve
-from tabserve.settings import Settings, is_loopback, variable
+from tabserve.settings import METRICS_FOLDER_VARIABLE, Settings, is_loopback
+
+if TYPE_CHECKING:
+    from tabserve.service import Service
 
 logger = logging.getLogger("tabserve")
 
@@ -37,10 +38,11 @@ def serve(settings: Settings, console: Console) -> int:
 
     Raises InvalidSettings, ArtifactError, RequestClassError, MissingExtra before a port is bound.
     """
-    refuse_open_door(settings)
     _configure_logging()
     with _shared_folder(settings) as settings:
-        service = resolve(settings)
+        service = _resolved(settings)
+        refuse_open_door(service.settings)
+        serve_with: Callable[[Service, socket.socket], int]
         if settings.framework == "flask":
             serve_with = _gunicorn()
         elif settings.reload or settings.workers > 1:
@@ -64,11 +66,18 @@ def refuse_open_door(settings: Settings) -> None:
 def worker_app() -> Any:
     """What each of uvicorn's processes calls: the app for the settings in its environment."""
     _configure_logging()
-    service = resolve(Settings.load())
+    service = _resolved(Settings.load())
     return _started(service, _WORKER_REFUSED).fastapi()
 
 
-def _started(service: Service, exit_code: int) -> Service:
+def _resolved(settings: Settings) -> "Service":
+    # Not at the top: it imports the metrics, which must find their folder named.
+    from tabserve.service import resolve
+
+    return resolve(settings)
+
+
+def _started(service: "Service", exit_code: int) -> "Service":
     """The service, loading; a model that is refused ends the process with that code."""
     began = time.monotonic()
 
@@ -96,7 +105,7 @@ def _started(service: Service, exit_code: int) -> Service:
     return service
 
 
-def _uvicorn_config(app: Any, service: Service, **more: Any) -> Any:
+def _uvicorn_config(app: Any, service: "Service", **more: Any) -> Any:
     import uvicorn
 
     return uvicorn.Config(
@@ -110,7 +119,7 @@ def _uvicorn_config(app: Any, service: Service, **more: Any) -> Any:
     )
 
 
-def _uvicorn_alone(service: Service, listening: socket.socket) -> int:
+def _uvicorn_alone(service: "Service", listening: socket.socket) -> int:
     import uvicorn
 
     # uvicorn raises the signal that stopped it once more; with a handler of ours in place that
@@ -123,7 +132,7 @@ def _uvicorn_alone(service: Service, listening: socket.socket) -> int:
     return 0 if server.started else 1
 
 
-def _uvicorn_processes(service: Service, listening: socket.socket) -> int:
+def _uvicorn_processes(service: "Service", listening: socket.socket) -> int:
     from uvicorn.supervisors import Multiprocess
 
     settings = service.settings
@@ -139,7 +148,7 @@ def _uvicorn_processes(service: Service, listening: socket.socket) -> int:
     return 2 if refused else 0
 
 
-def _uvicorn_reloading(service: Service, listening: socket.socket) -> int:
+def _uvicorn_reloading(service: "Service", listening: socket.socket) -> int:
     import uvicorn
 
     try:
@@ -158,19 +167,19 @@ def _uvicorn_reloading(service: Service, listening: socket.socket) -> int:
     return 0
 
 
-def _watched(service: Service) -> list[Path]:
+def _watched(service: "Service") -> list[Path]:
     """The user's code, by the working directory, and the artefact."""
     return [Path.cwd(), service.path]
 
 
-def _gunicorn() -> Any:
+def _gunicorn() -> Callable[["Service", socket.socket], int]:
     try:
         from gunicorn.app.base import BaseApplication
     except ImportError:
         raise MissingExtra("gunicorn", "flask") from None
 
     class Application(BaseApplication):  # type: ignore[misc]
-        def __init__(self, service: Service, options: dict[str, Any]) -> None:
+        def __init__(self, service: "Service", options: dict[str, Any]) -> None:
             self._service = service
             self._options = options
             super().__init__()
@@ -182,7 +191,7 @@ def _gunicorn() -> Any:
         def load(self) -> Any:
             return _started(self._service, _WORKER_REFUSED).flask()
 
-    def serve_with(service: Service, listening: socket.socket) -> int:
+    def serve_with(service: "Service", listening: socket.socket) -> int:
         settings = service.settings
         options = {
             "bind": f"fd://{listening.fileno()}",
@@ -230,7 +239,7 @@ def _shared_folder(settings: Settings) -> Iterator[Settings]:
     assert folder is not None
     metrics = folder / "metrics"
     metrics.mkdir(parents=True, exist_ok=True)
-    os.environ[MULTIPROCESS_VARIABLE] = str(metrics)
+    os.environ[METRICS_FOLDER_VARIABLE] = str(metrics)
     try:
         yield settings.model_copy(update={"run_dir": folder})
     finally:
@@ -250,7 +259,7 @@ def _url_host(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
-def _announce(service: Service, address: str, console: Console) -> None:
+def _announce(service: "Service", address: str, console: Console) -> None:
     """Where it listens, where the docs are, and a request to paste."""
     manifest = service.model.manifest
     console.print(f"[bold]{manifest.name} {manifest.version}[/bold]  {manifest.model_type}")
@@ -261,7 +270,7 @@ def _announce(service: Service, address: str, console: Console) -> None:
     console.print(curl(service, address), soft_wrap=True, markup=False, highlight=False)
 
 
-def curl(service: Service, address: str) -> str:
+def curl(service: "Service", address: str) -> str:
     examples = service.model.decoder.examples()
     record = orjson.dumps(examples[0]).decode() if examples else "{}"
     parts = ["curl", "-s", f"{address}/predict", "-H", "Content-Type: application/json"]
@@ -269,6 +278,3 @@ def curl(service: Service, address: str) -> str:
     if service.settings.keys:
         words += ' -H "X-API-Key: $KEY"'
     return words
-
-
-__all__ = ["curl", "refuse_open_door", "serve", "variable", "worker_app"]

@@ -14,12 +14,12 @@ from tabserve import openapi, repository
 from tabserve.auth import Keys
 from tabserve.errors import InvalidSettings, OperatorError, RequestClassError
 from tabserve.http import Dispatcher, Route
-from tabserve.limits import Rate, RateLimiter
+from tabserve.limits import RateLimiter
 from tabserve.logs import RequestLog
 from tabserve.metrics import Metrics
 from tabserve.protocols import docs, records, status
 from tabserve.served import ServedModel, refusal_sentence
-from tabserve.settings import Settings
+from tabserve.settings import PROCESS_SETTINGS, Rate, Settings
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -69,8 +69,10 @@ class Service:
         self._keys = Keys(self.settings.keys) if self.settings.keys else None
 
     def with_settings(self, settings: Settings) -> "Service":
-        """The same model and request class under other settings."""
-        return Service(self.path, request=self._request_class, settings=settings)
+        """The same service, where `settings` was told something else by flag, variable or file."""
+        told = settings.model_fields_set | PROCESS_SETTINGS
+        merged = self.settings.model_copy(update={name: getattr(settings, name) for name in told})
+        return Service(self.path, request=self._request_class, settings=merged)
 
     def start(self) -> None:
         """Begin to load the model in a thread; returns at once."""

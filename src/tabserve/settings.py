@@ -7,6 +7,7 @@ import ipaddress
 import os
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -20,13 +21,39 @@ from pydantic_settings import (
 )
 
 from tabserve.errors import InvalidSettings
-from tabserve.limits import Rate
 
 PREFIX = "TABSERVE_"
 TOML = "tabserve.toml"
 
 # Variables of other commands, which the server must not take for misspelt settings.
 OTHER_VARIABLES = frozenset({"TABSERVE_API_KEY"})
+
+# The workers' folder of metrics. prometheus-client reads it when it is imported, so it is set
+# before anything else is.
+METRICS_FOLDER_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
+
+# Those of the command that runs the processes, whatever a service in the user's code was given.
+PROCESS_SETTINGS = frozenset({"path", "host", "port", "workers", "framework", "reload", "run_dir"})
+
+_PERIODS_S = {"second": 1, "minute": 60, "hour": 3600, "day": 86400}
+
+
+@dataclass(frozen=True)
+class Rate:
+    """At most `count` requests in a window of `period_s` that a client's first request opens."""
+
+    count: int
+    period_s: int
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """`100/minute`; ValueError for anything else."""
+        count, slash, period = text.replace(" ", "").partition("/")
+        if not slash or not count.isdecimal() or int(count) < 1 or period not in _PERIODS_S:
+            raise ValueError(
+                "expected a rate as N/second, N/minute, N/hour or N/day, such as 100/minute"
+            )
+        return cls(int(count), _PERIODS_S[period])
 
 
 def _setting(default: Any, help: str, unit: str = "", **bounds: Any) -> Any:
@@ -89,7 +116,11 @@ class Settings(BaseSettings):
     @field_validator("hide", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
-        return [name for name in re.split(r"[,\s]+", value) if name] if isinstance(value, str) else value
+        return (
+            [name for name in re.split(r"[,\s]+", value) if name]
+            if isinstance(value, str)
+            else value
+        )
 
     @field_validator("rate_limit")
     @classmethod
@@ -143,8 +174,9 @@ class Settings(BaseSettings):
                 f"{', '.join(cls.model_fields)}."
             )
         where = f" ({flag(name)}, {variable(name)} or {name} in {TOML})" if name else ""
-        raise InvalidSettings(f"{found['msg']}, got {found['input']!r}{where}." if name else
-                              f"{found['msg']}.")
+        raise InvalidSettings(
+            f"{found['msg']}, got {found['input']!r}{where}." if name else f"{found['msg']}."
+        )
 
     def environment(self) -> Mapping[str, str]:
         """The variables that make another process's Settings equal to these."""

@@ -101,9 +101,7 @@ def problem(row: int, name: str, kind: str, message: str) -> InputProblem:
     return {"loc": (row, name), "msg": message, "type": kind}
 
 
-def _checked(
-    feature: Feature, values: Sequence[Any], problems: list[InputProblem]
-) -> Array | None:
+def _checked(feature: Feature, values: Sequence[Any], problems: list[InputProblem]) -> Array | None:
     n_problems = len(problems)
     if feature.categories is not None and feature.unknown != "allow":
         values = _known_categories(feature, values, problems)

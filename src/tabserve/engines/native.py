@@ -92,7 +92,7 @@ def load(content: bytes, model_format: str, allow_pickle: bool) -> Any:
 def untrusted_types(content: bytes) -> list[str]:
     try:
         found = skops.io.get_untrusted_types(data=content)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - a hostile file can make it raise anything
         raise UntrustedModel(f"The model is no skops file that can be read: {error}") from None
     return sorted(set(found) - set(TRUSTED_TYPES))
 
@@ -106,9 +106,7 @@ def dump(model: Any, model_format: str) -> bytes:
 
 
 def libraries() -> dict[str, str]:
-    return {
-        library.__name__: library.__version__ for library in (joblib, np, pd, sklearn, skops)
-    }
+    return {library.__name__: library.__version__ for library in (joblib, np, pd, sklearn, skops)}
 
 
 def estimators(model: Any) -> Iterator[Any]:
@@ -255,7 +253,9 @@ class NativeEngine:
 
 def frame(signature: Signature, columns: Columns) -> Any:
     """The DataFrame that the model was fitted on, in its order and dtypes."""
-    series = {feature.name: _series(feature, columns[feature.name]) for feature in signature.features}
+    series = {
+        feature.name: _series(feature, columns[feature.name]) for feature in signature.features
+    }
     return pd.DataFrame(series, copy=False)
 
 
@@ -302,4 +302,3 @@ class _ThreadLimit:
             for pool in self._pools:
                 pool.set_num_threads(n_threads)
             self._now = wanted
-

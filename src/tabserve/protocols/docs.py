@@ -60,7 +60,11 @@ def routes(title: str, document: Callable[[str], dict[str, Any]]) -> list[Route]
     def openapi(request: Request) -> Response:
         return json_response(document(request.root_path))
 
-    pages = {"/openapi.json": openapi, "/docs": _page(_SWAGGER, title), "/redoc": _page(_REDOC, title)}
+    pages = {
+        "/openapi.json": openapi,
+        "/docs": _page(_SWAGGER, title),
+        "/redoc": _page(_REDOC, title),
+    }
     files = {
         "/docs/swagger-start.js": _script(_SWAGGER_START),
         "/docs/redoc-start.js": _script(_REDOC_START),
@@ -73,9 +77,7 @@ def routes(title: str, document: Callable[[str], dict[str, Any]]) -> list[Route]
 
 def _page(template: str, title: str) -> Handler:
     body = template.format(title=html.escape(title)).encode()
-    return lambda request: Response(
-        200, body, "text/html; charset=utf-8", dict(_HTML_HEADERS)
-    )
+    return lambda request: Response(200, body, "text/html; charset=utf-8", dict(_HTML_HEADERS))
 
 
 def _script(body: bytes) -> Handler:

@@ -31,9 +31,10 @@ def routes(model: ServedModel) -> list[Route]:
         response.log = lambda: model.log_lines(records, answers)
         return response
 
-    record, prediction = {"$ref": "#/components/schemas/Record"}, {
-        "$ref": "#/components/schemas/Prediction"
-    }
+    record, prediction = (
+        {"$ref": "#/components/schemas/Record"},
+        {"$ref": "#/components/schemas/Prediction"},
+    )
     examples = model.decoder.examples()
     return [
         Route(
@@ -100,7 +101,5 @@ def _operation(summary: str, body: JSON, answer: JSON, examples: list[Any]) -> J
         "summary": summary,
         "tags": ["prediction"],
         "requestBody": {"required": True, "content": {_CONTENT_TYPE: content}},
-        "responses": {
-            "200": {"description": "OK", "content": {_CONTENT_TYPE: {"schema": answer}}}
-        },
+        "responses": {"200": {"description": "OK", "content": {_CONTENT_TYPE: {"schema": answer}}}},
     }

@@ -61,16 +61,14 @@ def _endpoint(dispatcher: Callable[[], Dispatcher], elsewhere: ASGIApp) -> ASGIA
             **response.headers,
         }
         encoded = [(name.encode(), value.encode()) for name, value in headers.items()]
-        await send(
-            {"type": "http.response.start", "status": response.status, "headers": encoded}
-        )
+        await send({"type": "http.response.start", "status": response.status, "headers": encoded})
         await send({"type": "http.response.body", "body": response.body})
 
     return endpoint
 
 
 async def _body(receive: Receive, limit: int) -> bytes | None:
-    """The whole body, or its beginning where it is longer than the limit; None if the client left."""
+    """The body, or its beginning where it is longer than the limit; None if the client left."""
     parts, size = [], 0
     while True:
         message = await receive()
@@ -92,7 +90,9 @@ def _request(scope: Scope, body: bytes) -> Request:
     return Request(
         method=scope["method"],
         path=path,
-        headers={name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]},
+        headers={
+            name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]
+        },
         body=body,
         client=client[0] if client else "",
         root_path=root_path,
