@@ -1,0 +1,1 @@
+"""Measurements, as ratios in one run. docs/performance.md says what came out."""

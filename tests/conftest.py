@@ -1,0 +1,82 @@
+"""Models, artefacts and data that several tests share. Nothing here needs a port or the internet."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.compose import make_column_transformer
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.impute import SimpleImputer
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
+
+import tabserve
+
+# The real data, where this checkout has it beside it.
+TELCO = Path(__file__).parents[2] / "shared" / "data" / "telco_churn.csv"
+
+RECORD = {
+    "tenure_months": 12,
+    "monthly_charges": 65.5,
+    "total_charges": 786.0,
+    "contract_type": "Month-to-month",
+}
+NUMBERS = ["tenure_months", "monthly_charges", "total_charges"]
+CHURN_OUTPUT = tabserve.Output(
+    name="churn_probability",
+    positive="Yes",
+    round=3,
+    bands=tabserve.Bands.parse("risk_category: Low < 0.3 <= Medium < 0.7 <= High"),
+)
+
+
+@pytest.fixture(scope="session")
+def customers() -> pd.DataFrame:
+    """300 customers with the columns of RECORD, some without total_charges, and `churn`."""
+    random = np.random.default_rng(0)
+    tenure = random.integers(0, 73, 300)
+    monthly = random.uniform(18, 119, 300).round(2)
+    total = np.where(tenure == 0, np.nan, (tenure * monthly * random.normal(1, 0.03, 300)).round(2))
+    contract = random.choice(["Month-to-month", "One year", "Two year"], 300, p=[0.55, 0.21, 0.24])
+    leaves = (contract == "Month-to-month") & (random.random(300) < 0.45)
+    return pd.DataFrame(
+        {
+            "tenure_months": tenure,
+            "monthly_charges": monthly,
+            "total_charges": total,
+            "contract_type": contract,
+            "churn": np.where(leaves, "Yes", "No"),
+        }
+    )
+
+
+@pytest.fixture(scope="session")
+def pipeline(customers: pd.DataFrame) -> Pipeline:
+    """The churn pipeline with a small forest, fitted on a DataFrame."""
+    preprocessing = make_column_transformer(
+        (make_pipeline(SimpleImputer(strategy="median"), StandardScaler()), NUMBERS),
+        (OneHotEncoder(), ["contract_type"]),
+    )
+    forest = RandomForestClassifier(n_estimators=10, min_samples_leaf=5, random_state=0)
+    return make_pipeline(preprocessing, forest).fit(
+        customers.drop(columns="churn"), customers["churn"]
+    )
+
+
+@pytest.fixture(scope="session")
+def repository(
+    tmp_path_factory: pytest.TempPathFactory, pipeline: Pipeline, customers: pd.DataFrame
+) -> Path:
+    """A repository with churn 1.2.3 in it. Tests must not change it; copy it first."""
+    out = tmp_path_factory.mktemp("models")
+    tabserve.pack(
+        pipeline,
+        out,
+        name="churn",
+        version="1.2.3",
+        data=customers,
+        target="churn",
+        output=CHURN_OUTPUT,
+    )
+    return out
