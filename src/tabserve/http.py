@@ -85,8 +85,13 @@ class Dispatcher:
         self._limiter = limiter
         self._deadline_s = deadline_s
         self._clock = clock
-        self._latency = {path: metrics.latency.labels(path) for path in self._routes}
-        self._latency_elsewhere = metrics.latency.labels("unknown")
+        # Paths that are in the document: the files of the docs pages would be as many series again.
+        self._latency = {
+            path: metrics.latency.labels(path)
+            for path, methods in self._routes.items()
+            if any(route.operation is not None for route in methods.values())
+        }
+        self._latency_elsewhere = metrics.latency.labels("other")
 
     def respond(self, request: Request) -> Flow:
         """The whole path of a request; whatever happens, it ends in a Response."""
@@ -98,6 +103,8 @@ class Dispatcher:
             response = yield from self._answer(request)
             code = ""
         except TabserveError as error:
+            if isinstance(error, Internal):
+                logger.error("request %s failed: %s", request.request_id, error)
             response, code = error_response(error, request.request_id), error.code
         except Exception as error:  # noqa: BLE001 - told to the operator, and to the client as 500
             _log_failure(error, request.request_id)
@@ -211,8 +218,11 @@ async def run_async(flow: Flow, request: Request) -> Response:
             return stop.value  # type: ignore[no-any-return]
         if not future.done():
             timeout_s = max(0.0, request.deadline - time.monotonic())
+            waiting = asyncio.wrap_future(future)
+            # asyncio logs an error that nobody looked at, and its message may hold the row.
+            waiting.add_done_callback(lambda done: done.cancelled() or done.exception())
             try:
-                await asyncio.wait({asyncio.wrap_future(future)}, timeout=timeout_s)
+                await asyncio.wait({waiting}, timeout=timeout_s)
             except asyncio.CancelledError:
                 # The client left: its rows need not be computed, its neighbours' are.
                 future.cancel()

@@ -77,7 +77,8 @@ class RateLimiter:
         for probe in range(_PROBES):
             offset = (first + probe) % _N_SLOTS * _SLOT.size
             owner, began, count = _SLOT.unpack_from(self._slots, offset)
-            expired = count == 0 or now - began >= self.rate.period_s
+            # A window of the future was begun before the machine was: its clock starts anew.
+            expired = count == 0 or not 0 <= now - began < self.rate.period_s
             if owner == digest:
                 return (offset, now, 0) if expired else (offset, began, count)
             age = float("-inf") if expired else began

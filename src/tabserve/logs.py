@@ -3,7 +3,7 @@
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -26,14 +26,15 @@ _PIPE_BUF = 4096
 class RequestLog:
     """target: a file (appended to), "-" for standard output, or "off".
 
-    hide: names of fields that no line shows. on_drop: told of each request whose lines are lost.
+    hide: names of features, echoes and results that no line shows. on_drop: told how many lines are
+    lost; where they were not made yet, how many requests' lines.
     """
 
     def __init__(
         self,
         target: str = "-",
         hide: Iterable[str] = (),
-        on_drop: Callable[[], None] = lambda: None,
+        on_drop: Callable[[int], None] = lambda lost: None,
     ) -> None:
         self._hide = frozenset(hide)
         self._on_drop = on_drop
@@ -50,7 +51,7 @@ class RequestLog:
         if self._descriptor is None:
             return
         if self._queue.qsize() >= MAX_WAITING:
-            self._on_drop()
+            self._on_drop(1)
             return
         self._queue.put(lines)
 
@@ -77,9 +78,16 @@ class RequestLog:
                     closing = True
                 else:
                     waiting.append(more)
-            self._write([self._encoded(line) for make in waiting for line in make()])
+            self._write([line for make in waiting for line in self._made(make)])
             if closing:
                 return
+
+    def _made(self, make: LogLines) -> list[bytes]:
+        try:
+            return [self._encoded(line) for line in make()]
+        except Exception:  # noqa: BLE001 - those of the other requests must go on
+            self._on_drop(1)
+            return []
 
     def _encoded(self, line: LogLine) -> bytes:
         if self._hide:
@@ -88,7 +96,6 @@ class RequestLog:
                 if isinstance(value, dict)
                 else value
                 for name, value in line.items()
-                if name not in self._hide
             }
         return orjson.dumps(
             line, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_SERIALIZE_NUMPY, default=str
@@ -97,16 +104,27 @@ class RequestLog:
     def _write(self, lines: list[bytes]) -> None:
         """Whole lines at a time, so that those of several workers never mix."""
         assert self._descriptor is not None
-        chunk = b""
+        lost = len(lines)
         try:
-            for line in lines:
-                if chunk and len(chunk) + len(line) > _PIPE_BUF:
-                    _write_all(self._descriptor, chunk)
-                    chunk = b""
-                chunk += line
-            _write_all(self._descriptor, chunk)
+            for chunk in _chunks(lines):
+                _write_all(self._descriptor, b"".join(chunk))
+                lost -= len(chunk)
         except OSError:  # the disk is full, or the reader of the pipe is gone
-            self._on_drop()
+            self._on_drop(lost)
+
+
+def _chunks(lines: list[bytes]) -> Iterator[list[bytes]]:
+    """As many lines at a time as a pipe takes in one piece, and at least one."""
+    chunk: list[bytes] = []
+    size = 0
+    for line in lines:
+        if chunk and size + len(line) > _PIPE_BUF:
+            yield chunk
+            chunk, size = [], 0
+        chunk.append(line)
+        size += len(line)
+    if chunk:
+        yield chunk
 
 
 def _write_all(descriptor: int, content: bytes) -> None:

@@ -3,6 +3,8 @@
 from collections.abc import Iterable
 from typing import Any
 
+import orjson
+
 from tabserve import errors
 from tabserve.auth import HEADER
 from tabserve.http import Route
@@ -57,10 +59,28 @@ def document(
 
 
 def extend(found: JSON, other: JSON) -> None:
-    """Add the paths and components of another document, where they are not there yet."""
+    """Add the paths and components of another document, where they are not there yet.
+
+    Its schemas whose names are taken get other names: both may well have a `Prediction`.
+    """
+    other = _renamed(other, taken=found["components"]["schemas"])
     found["paths"] = {**other.get("paths", {}), **found["paths"]}
     for kind, components in other.get("components", {}).items():
         found["components"][kind] = {**components, **found["components"].get(kind, {})}
+
+
+def _renamed(document: JSON, taken: Iterable[str]) -> JSON:
+    schemas = document.get("components", {}).get("schemas", {})
+    clashes = schemas.keys() & set(taken)
+    text = orjson.dumps(document).decode()
+    for name in clashes:
+        reference = f"#/components/schemas/{name}"
+        text = text.replace(f'"{reference}"', f'"{reference}_"')
+    renamed: JSON = orjson.loads(text)
+    for name in clashes:
+        schemas = renamed["components"]["schemas"]
+        schemas[f"{name}_"] = schemas.pop(name)
+    return renamed
 
 
 def _completed(route: Route, with_keys: bool, with_limits: bool) -> JSON:
@@ -73,12 +93,13 @@ def _completed(route: Route, with_keys: bool, with_limits: bool) -> JSON:
         kinds += _WITH_LIMIT
     if "requestBody" in operation:
         kinds += _WITH_BODY
-    answers = {str(kind.status): _error_answer(kind) for kind in kinds}
+    answers = {str(kind.status): error_answer(kind) for kind in kinds}
     operation["responses"] = dict(sorted({**answers, **operation["responses"]}.items()))
     return operation
 
 
-def _error_answer(kind: type[errors.TabserveError]) -> JSON:
+def error_answer(kind: type[errors.TabserveError]) -> JSON:
+    """How an operation describes that it may answer with this error."""
     answer: JSON = {
         "description": kind.code,
         "content": {

@@ -60,6 +60,7 @@ class ServedModel:
         self._loaded: LoadedModel | None = None
         self._batcher: Batcher | None = None
         self._refusal: Exception | None = None
+        self._why_not_ready = "The model is being loaded."
 
     def start(self) -> None:
         """Begin to load, if nobody did; returns at once."""
@@ -85,17 +86,13 @@ class ServedModel:
     def loaded(self) -> LoadedModel:
         """Raises ModelNotReady."""
         if self._loaded is None:
-            raise ModelNotReady(
-                "The model is being loaded."
-                if self._refusal is None
-                else "The model was refused; the server's own log says why."
-            )
+            raise ModelNotReady(self._why_not_ready)
         return self._loaded
 
     def submit(self, records: Records, deadline: float) -> "Future[Outputs]":
         """Raises ModelNotReady, Overloaded; see Batcher.submit for what the future raises."""
         if self._batcher is None:
-            raise ModelNotReady("The model is being loaded.")
+            raise ModelNotReady(self._why_not_ready)
         return self._batcher.submit(records.columns, deadline)
 
     def answer(self, records: Records, outputs: Outputs) -> list[Prediction]:
@@ -139,6 +136,12 @@ class ServedModel:
             )
         return lines
 
+    @property
+    def logged_fields(self) -> set[str]:
+        """The names under "features" and "result" of the log's lines."""
+        features = {feature.name for feature in self.manifest.signature.features}
+        return features | set(self.decoder.echo_schema()) | self.renderer.own_fields
+
     def metadata(self) -> dict[str, Any]:
         """Raises nothing, and says what it can while the model is loading."""
         manifest = self.manifest
@@ -168,8 +171,11 @@ class ServedModel:
         }
 
     def close(self) -> None:
+        """Finish what is queued; from then on the model is not ready."""
         if self._thread is not None:
             self._thread.join()
+        self._why_not_ready = "The server is stopping."
+        self._loaded = None
         if self._batcher is not None:
             self._batcher.close()
 
@@ -180,6 +186,7 @@ class ServedModel:
             )
         except Exception as error:  # noqa: BLE001 - kept, and told to whoever waits
             self._refusal = error
+            self._why_not_ready = "The model was refused; the server's own log says why."
             self._on_refused(error)
             return
         self._batcher = Batcher(

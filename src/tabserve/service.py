@@ -4,7 +4,7 @@ import importlib
 import logging
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -67,6 +67,7 @@ class Service:
             on_refused=lambda error: self.on_refused(error),
         )
         self._keys = Keys(self.settings.keys) if self.settings.keys else None
+        self._refuse_unknown_fields(self.settings.hide)
 
     def with_settings(self, settings: Settings) -> "Service":
         """The same service, where `settings` was told something else by flag, variable or file."""
@@ -154,6 +155,15 @@ class Service:
         for extension in self._extensions:
             openapi.extend(document, extension())
         return document
+
+    def _refuse_unknown_fields(self, hide: Iterable[str]) -> None:
+        """A misspelt name would leave in the log what was to be hidden."""
+        unknown = sorted(set(hide) - self.model.logged_fields)
+        if unknown:
+            raise InvalidSettings(
+                f"Expected in the setting hide the names of fields that are logged "
+                f"({', '.join(sorted(self.model.logged_fields))}), got {', '.join(unknown)}."
+            )
 
     def __getstate__(self) -> dict[str, Any]:
         return {"path": self.path, "request": self._request_class, "settings": self.settings}

@@ -32,6 +32,9 @@ OTHER_VARIABLES = frozenset({"TABSERVE_API_KEY"})
 # before anything else is.
 METRICS_FOLDER_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 
+# What Kubernetes sets in every pod where a Service is named tabserve: nobody meant them for us.
+_KUBERNETES_LINK = re.compile(r"TABSERVE_(SERVICE_HOST|SERVICE_PORT\w*|PORT_\d+_\w+)")
+
 # Those of the command that runs the processes, whatever a service in the user's code was given.
 PROCESS_SETTINGS = frozenset({"path", "host", "port", "workers", "framework", "reload", "run_dir"})
 
@@ -113,11 +116,18 @@ class Settings(BaseSettings):
         "several workers one is made."
     )  # fmt: skip
 
+    @field_validator("port", mode="before")
+    @classmethod
+    def _no_kubernetes_link(cls, value: Any) -> Any:
+        """TABSERVE_PORT=tcp://10.0.0.1:8000 is such a link too; it leaves the default."""
+        is_link = isinstance(value, str) and value.startswith("tcp://")
+        return cls.model_fields["port"].default if is_link else value
+
     @field_validator("hide", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
         return (
-            [name for name in re.split(r"[,\s]+", value) if name]
+            [name.strip() for name in value.split(",") if name.strip()]
             if isinstance(value, str)
             else value
         )
@@ -155,6 +165,7 @@ class Settings(BaseSettings):
             if name.startswith(PREFIX)
             and name.removeprefix(PREFIX).lower() not in cls.model_fields
             and name not in OTHER_VARIABLES
+            and not _KUBERNETES_LINK.fullmatch(name)
         )
         if unknown:
             raise InvalidSettings(

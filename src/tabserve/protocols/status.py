@@ -5,6 +5,7 @@ from typing import Any
 from tabserve.errors import ModelNotReady
 from tabserve.http import Route, json_response
 from tabserve.metrics import Metrics
+from tabserve.openapi import error_answer
 from tabserve.served import ServedModel
 from tabserve.types import Request, Response
 
@@ -23,7 +24,7 @@ def routes(model: ServedModel, metrics: Metrics) -> list[Route]:
         return json_response(model.metadata())
 
     def exposition(request: Request) -> Response:
-        accept = request.headers.get("accept", "")
+        accept = request.headers.get("accept", "").lower()
         if "application/json" in accept:
             return json_response(metrics.summary())
         body, content_type = metrics.exposition(accept)
@@ -68,11 +69,7 @@ def _operation(summary: str, schema: JSON, not_ready: bool = False) -> JSON:
         "200": {"description": "OK", "content": {"application/json": {"schema": schema}}}
     }
     if not_ready:
-        error = {"schema": {"$ref": "#/components/schemas/Error"}}
-        responses[str(ModelNotReady.status)] = {
-            "description": ModelNotReady.code,
-            "content": {"application/json": error},
-        }
+        responses[str(ModelNotReady.status)] = error_answer(ModelNotReady)
     return {"summary": summary, "tags": ["status"], "responses": responses}
 
 

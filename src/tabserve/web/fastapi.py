@@ -62,7 +62,8 @@ def _endpoint(dispatcher: Callable[[], Dispatcher], elsewhere: ASGIApp) -> ASGIA
         }
         encoded = [(name.encode(), value.encode()) for name, value in headers.items()]
         await send({"type": "http.response.start", "status": response.status, "headers": encoded})
-        await send({"type": "http.response.body", "body": response.body})
+        sent = b"" if request.method == "HEAD" else response.body
+        await send({"type": "http.response.body", "body": sent})
 
     return endpoint
 

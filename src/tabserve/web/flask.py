@@ -8,10 +8,17 @@ from tabserve.types import Request
 
 try:
     import flask
+    from werkzeug.routing import BaseConverter, Rule
 except ImportError:
     raise MissingExtra("Flask", "flask") from None
 
-_METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"]
+
+class _Anything(BaseConverter):
+    """Matches what Flask's `path` does not: an empty path, and one with a line break."""
+
+    regex = "(?s:.*)"
+    part_isolating = False
+    weight = 10_000  # the least specific of all, so that any rule of the user's wins
 
 
 def app(dispatcher: Callable[[], Dispatcher]) -> flask.Flask:
@@ -22,11 +29,11 @@ def app(dispatcher: Callable[[], Dispatcher]) -> flask.Flask:
     made = flask.Flask("tabserve", static_folder=None)
     made.url_map.merge_slashes = False  # //predict is no route, not a redirect to one
 
-    def endpoint(path: object = None) -> flask.Response:
+    def endpoint(path: str) -> flask.Response:
         core = dispatcher()
         request = Request(
             method=flask.request.method,
-            path=flask.request.path,
+            path=_path(flask.request.environ.get("PATH_INFO", "")),
             headers={name.lower(): value for name, value in flask.request.headers.items()},
             # One byte more than is allowed shows that the body is too long.
             body=flask.request.stream.read(core.max_body + 1),
@@ -41,10 +48,13 @@ def app(dispatcher: Callable[[], Dispatcher]) -> flask.Flask:
             content_type=response.content_type,
         )
 
-    # The least specific rule of all, so that any rule of the user's wins.
-    for rule in ("/", "/<path:path>"):
-        made.add_url_rule(
-            rule, "tabserve", endpoint, methods=_METHODS, provide_automatic_options=False
-        )
-    made.register_error_handler(405, endpoint)  # a method that is not even on the list
+    made.url_map.converters["anything"] = _Anything
+    # A rule of werkzeug's own has every method there is; Flask's would have those on a list.
+    made.url_map.add(Rule("/<anything:path>", endpoint="tabserve"))
+    made.view_functions["tabserve"] = endpoint
     return made
+
+
+def _path(path_info: str) -> str:
+    """As the client wrote it (PEP 3333): `flask.request.path` has lost a second leading slash."""
+    return path_info.encode("latin-1").decode(errors="replace")

@@ -1,0 +1,193 @@
+import json
+import multiprocessing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tabserve.auth import Keys, add_key, read_keys, revoke_key
+from tabserve.errors import Forbidden, InvalidSettings, ModelNotReady, Unauthorized
+
+PATIENCE_S = 60
+# SHA-256 of "secret" and "other", as sha256sum prints them.
+SECRET = "2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b"
+OTHER = "d9298a10d1b0735837dc4bd85dac641b0f3cef27a47e5d53a54f2f3f5b2fcffa"
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "keys.json"
+
+
+def test_a_key_tells_whose_it_is(path: Path) -> None:
+    ada, bob = add_key(path, "ada"), add_key(path, "bob")
+    keys = Keys(str(path))
+
+    assert (keys.holder(ada), keys.holder(bob)) == ("ada", "bob")
+
+
+@pytest.mark.parametrize("key", [None, ""])
+def test_no_key_is_not_the_same_as_a_wrong_one(path: Path, key: str | None) -> None:
+    add_key(path, "ada")
+
+    with pytest.raises(Unauthorized, match="X-API-Key"):
+        Keys(str(path)).holder(key)
+
+
+@pytest.mark.parametrize("change", [str.upper, lambda k: k[:-1], lambda k: k + " ", lambda k: "é"])
+def test_a_key_that_is_not_just_the_one_given_is_refused(path: Path, change: Any) -> None:
+    key = add_key(path, "ada")
+
+    with pytest.raises(Forbidden):
+        Keys(str(path)).holder(change(key))
+
+
+def test_a_hash_is_no_key(path: Path) -> None:
+    add_key(path, "ada")
+
+    with pytest.raises(Forbidden):
+        Keys(str(path)).holder(read_keys(path)[0].hash)
+
+
+def test_a_revoked_key_is_refused_at_once_and_the_others_are_not(path: Path) -> None:
+    ada, bob = add_key(path, "ada"), add_key(path, "bob")
+    keys = Keys(str(path))
+    keys.holder(ada)
+
+    revoke_key(path, "ada")
+
+    with pytest.raises(Forbidden):
+        keys.holder(ada)
+    assert keys.holder(bob) == "bob"
+
+
+def test_a_key_that_is_added_later_is_known_at_once(path: Path) -> None:
+    add_key(path, "ada")
+    keys = Keys(str(path))
+
+    assert keys.holder(add_key(path, "bob")) == "bob"
+
+
+def test_the_last_key_revoked_leaves_a_closed_door(path: Path) -> None:
+    key = add_key(path, "ada")
+    keys = Keys(str(path))
+    revoke_key(path, "ada")
+
+    with pytest.raises(Forbidden):
+        keys.holder(key)
+    with pytest.raises(Unauthorized):
+        keys.holder(None)
+
+
+@pytest.mark.parametrize("content", [None, b"", b"{", b"\xff", b"[]", b'{"keys":[{"name":"a"}]}'])
+def test_while_the_file_is_missing_or_garbled_nobody_gets_in(
+    path: Path, content: bytes | None
+) -> None:
+    key = add_key(path, "ada")
+    keys, good = Keys(str(path)), path.read_bytes()
+    keys.holder(key)
+    path.unlink()
+    if content is not None:
+        path.write_bytes(content)
+
+    for _ in range(2):
+        with pytest.raises(ModelNotReady, match="keys cannot be read at the moment"):
+            keys.holder(key)
+    path.write_bytes(good)
+    assert keys.holder(key) == "ada"
+
+
+@pytest.mark.parametrize("content", [None, b"{", b'{"keys":[{"name":"a","hash":"b"}]}'])
+def test_a_server_does_not_start_without_the_keys_it_was_told_to_use(
+    path: Path, content: bytes | None
+) -> None:
+    if content is not None:
+        path.write_bytes(content)
+
+    with pytest.raises(InvalidSettings, match="keys"):
+        Keys(str(path))
+
+
+def test_keys_may_be_given_as_names_and_hashes() -> None:
+    keys = Keys(f"ada:{SECRET}, bob.b@example-1:{OTHER}")
+
+    assert (keys.holder("secret"), keys.holder("other")) == ("ada", "bob.b@example-1")
+    with pytest.raises(Forbidden):
+        keys.holder(SECRET)
+
+
+@pytest.mark.parametrize("source", [f"ada:{SECRET},", f"ada:{SECRET[1:]}", f":{SECRET}", SECRET])
+def test_names_and_hashes_that_are_not_are_no_open_door(source: str) -> None:
+    with pytest.raises(InvalidSettings):
+        Keys(source)
+
+
+def test_a_key_is_kept_as_its_hash_only_and_for_its_owner_only(path: Path) -> None:
+    key = add_key(path, "ada")
+
+    assert all(key.encode() not in file.read_bytes() for file in path.parent.iterdir())
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert [key.name for key in read_keys(path)] == ["ada"]
+
+
+def test_keys_are_long_and_never_the_same(path: Path) -> None:
+    made = {add_key(path, f"key{i}") for i in range(20)}
+
+    assert len(made) == 20
+    assert {(len(key), key[:3]) for key in made} == {(46, "ts_")}
+
+
+def test_a_name_is_given_once(path: Path) -> None:
+    key = add_key(path, "ada")
+
+    with pytest.raises(InvalidSettings, match="has a key named ada already; revoke it first"):
+        add_key(path, "ada")
+    assert Keys(str(path)).holder(key) == "ada"
+
+
+@pytest.mark.parametrize("name", ["", "a b", "a:b", "a,b", "-a", "a\n", "é", "x" * 65])
+def test_a_name_is_plain(path: Path, name: str) -> None:
+    with pytest.raises(InvalidSettings, match="Expected a name of letters"):
+        add_key(path, name)
+    assert not path.exists()
+
+
+def test_to_revoke_a_key_that_is_not_there_is_an_error_and_changes_nothing(path: Path) -> None:
+    add_key(path, "ada")
+    before = path.read_bytes()
+
+    with pytest.raises(InvalidSettings, match=f"{path} has no key named bob"):
+        revoke_key(path, "bob")
+    assert path.read_bytes() == before
+
+
+def test_a_file_that_is_not_of_keys_is_not_overwritten(path: Path) -> None:
+    path.write_text('{"my": "settings"}')
+
+    with pytest.raises(InvalidSettings, match="is no file of keys"):
+        add_key(path, "ada")
+    assert json.loads(path.read_text()) == {"my": "settings"}
+
+
+def test_keys_cannot_be_written_where_there_is_no_folder(tmp_path: Path) -> None:
+    with pytest.raises(InvalidSettings, match="No such file or directory"):
+        add_key(tmp_path / "nowhere" / "keys.json", "ada")
+
+
+def _add(path: Path, names: list[str], begin: Any) -> None:
+    begin.wait(PATIENCE_S)
+    for name in names:
+        add_key(path, name)
+
+
+def test_keys_that_are_added_at_the_same_time_are_all_kept(path: Path) -> None:
+    spawn = multiprocessing.get_context("spawn")
+    begin = spawn.Barrier(2)
+    names = [[f"{letter}{i}" for i in range(20)] for letter in "ab"]
+    processes = [spawn.Process(target=_add, args=(path, part, begin)) for part in names]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(PATIENCE_S)
+
+    assert sorted(key.name for key in read_keys(path)) == sorted([*names[0], *names[1]])

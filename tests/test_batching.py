@@ -1,0 +1,296 @@
+"""The rules of the batcher, each a fault that was found in another server."""
+
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tabserve.batching import MAX_JOINED_ROWS, Batcher
+from tabserve.errors import (
+    BadModelOutput,
+    DeadlineExceeded,
+    Internal,
+    ModelNotReady,
+    Overloaded,
+)
+from tabserve.types import Columns, Outputs
+
+PATIENCE_S = 20
+
+
+class Doubler:
+    """Doubles x and notes each call's rows. It may be held; `poison` is called for the row -1."""
+
+    name = "doubler"
+
+    def __init__(self, poison: Callable[[], Any] | None = None) -> None:
+        self.calls: list[list[int]] = []
+        self.entered = threading.Event()
+        self.release = threading.Event()
+        self._poison = poison
+
+    def predict(self, columns: Columns) -> Outputs:
+        self.calls.append(columns["x"].tolist())
+        self.entered.set()
+        assert self.release.wait(PATIENCE_S)
+        if self._poison is not None and -1 in columns["x"]:
+            self._poison()
+        return {"value": 2.0 * columns["x"], "proba": np.stack([columns["x"]] * 2, axis=1)}
+
+
+def rows(*values: int) -> Columns:
+    return {"x": np.array(values)}
+
+
+def raising(error: BaseException) -> Callable[[], None]:
+    def poison() -> None:
+        raise error
+
+    return poison
+
+
+@pytest.fixture
+def made() -> Iterator[Callable[..., tuple[Doubler, Batcher]]]:
+    """Makes an engine that is held at its first call, on the row 0, and the batcher before it."""
+    batchers: list[tuple[Doubler, Batcher]] = []
+
+    def make(poison: Callable[[], Any] | None = None, **options: Any) -> tuple[Doubler, Batcher]:
+        engine = Doubler(poison)
+        batchers.append((engine, Batcher(engine, **options)))
+        batchers[-1][1].submit(rows(0))
+        assert engine.entered.wait(PATIENCE_S)
+        return batchers[-1]
+
+    yield make
+    for engine, batcher in batchers:
+        engine.release.set()
+        batcher.close()
+
+
+def test_an_idle_engine_is_called_at_once_and_alone(made: Any) -> None:
+    engine, batcher = made()
+    engine.release.set()
+
+    assert batcher.submit(rows(1)).result(PATIENCE_S)["value"].tolist() == [2.0]
+    assert batcher.submit(rows(2)).result(PATIENCE_S)["value"].tolist() == [4.0]
+    assert engine.calls == [[0], [1], [2]]
+
+
+def test_what_queued_meanwhile_is_one_call_in_order_of_arrival(made: Any) -> None:
+    engine, batcher = made()
+    futures = [batcher.submit(rows(*values)) for values in ([1], [2, 3, 4], [5, 6])]
+    engine.release.set()
+
+    answers = [future.result(PATIENCE_S) for future in futures]
+
+    assert engine.calls == [[0], [1, 2, 3, 4, 5, 6]]
+    assert [answer["value"].tolist() for answer in answers] == [[2], [4, 6, 8], [10, 12]]
+    assert [answer["proba"][:, 0].tolist() for answer in answers] == [[1], [2, 3, 4], [5, 6]]
+
+
+def test_the_sizes_of_the_batches_and_of_the_queue_are_told() -> None:
+    batches: list[int] = []
+    depths: list[int] = []
+    engine = Doubler()
+    batcher = Batcher(engine, on_batch=batches.append, on_depth=depths.append)
+    batcher.submit(rows(0))
+    assert engine.entered.wait(PATIENCE_S)
+    for values in ([1], [2, 3]):
+        batcher.submit(rows(*values))
+    engine.release.set()
+    batcher.close()
+
+    assert (batches, depths) == ([1, 3], [1, 0, 1, 2, 0])
+
+
+def test_many_threads_each_get_their_own_rows_back(made: Any) -> None:
+    engine, batcher = made()
+    engine.release.set()
+    wrong: list[int] = []
+
+    def call(n: int) -> None:
+        for i in range(50):
+            values = list(range(1000 * n + i, 1000 * n + i + 1 + i % 4))
+            got = batcher.submit(rows(*values)).result(PATIENCE_S)["value"].tolist()
+            wrong.extend(a for a, b in zip(got, values, strict=True) if a != 2 * b)
+
+    threads = [threading.Thread(target=call, args=(n,)) for n in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(PATIENCE_S)
+    assert (wrong, sum(map(len, engine.calls))) == ([], 1 + 8 * sum(1 + i % 4 for i in range(50)))
+
+
+def test_a_batch_is_closed_at_its_limit_and_a_large_request_is_not_split(made: Any) -> None:
+    engine, batcher = made()
+    large = batcher.submit(rows(*range(MAX_JOINED_ROWS + 1)))
+    small = [batcher.submit(rows(7)) for _ in range(3)]
+    engine.release.set()
+
+    assert len(large.result(PATIENCE_S)["value"]) == MAX_JOINED_ROWS + 1
+    assert [future.result(PATIENCE_S)["value"].tolist() for future in small] == [[14.0]] * 3
+    assert [len(call) for call in engine.calls] == [1, MAX_JOINED_ROWS + 1, 3]
+
+
+def test_a_model_that_is_not_joinable_is_never_joined(made: Any) -> None:
+    engine, batcher = made(joinable=False)
+    futures = [batcher.submit(rows(*values)) for values in ([1], [2, 3], [4])]
+    engine.release.set()
+
+    for future in futures:
+        future.result(PATIENCE_S)
+    assert engine.calls == [[0], [1], [2, 3], [4]]
+
+
+def test_one_cancelled_caller_does_not_hang_the_batch_and_costs_it_nothing(made: Any) -> None:
+    engine, batcher = made()
+    first, gone, last = (batcher.submit(rows(n)) for n in (1, 2, 3))
+    assert gone.cancel()
+    engine.release.set()
+
+    assert first.result(PATIENCE_S)["value"].tolist() == [2.0]
+    assert last.result(PATIENCE_S)["value"].tolist() == [6.0]
+    assert engine.calls == [[0], [1, 3]]
+
+
+def test_a_batch_of_which_all_callers_left_is_not_computed(made: Any) -> None:
+    engine, batcher = made()
+    for future in [batcher.submit(rows(n)) for n in (1, 2)]:
+        assert future.cancel()
+    engine.release.set()
+    batcher.close()
+
+    assert engine.calls == [[0]]
+
+
+def test_a_caller_cannot_leave_a_batch_that_is_being_computed(made: Any) -> None:
+    engine, batcher = made()
+    engine.entered.clear()
+    future = batcher.submit(rows(1))
+    engine.release.set()
+    assert engine.entered.wait(PATIENCE_S)
+
+    assert not future.cancel()
+    assert future.result(PATIENCE_S)["value"].tolist() == [2.0]
+
+
+def test_a_poisonous_row_fails_alone(made: Any) -> None:
+    poison = ValueError("poison")
+    engine, batcher = made(raising(poison))
+    good, bad, other = (batcher.submit(rows(n)) for n in (1, -1, 2))
+    engine.release.set()
+
+    assert bad.exception(PATIENCE_S) is poison
+    assert good.result(PATIENCE_S)["value"].tolist() == [2.0]
+    assert other.result(PATIENCE_S)["value"].tolist() == [4.0]
+    assert engine.calls == [[0], [1, -1, 2], [1], [-1], [2]]
+
+
+@pytest.mark.parametrize(
+    "error", [SystemExit(3), KeyboardInterrupt(), GeneratorExit(), MemoryError(), StopIteration()]
+)
+@pytest.mark.parametrize("n_callers", [1, 2])
+def test_a_model_that_wants_to_end_the_server_fails_its_caller_only(
+    made: Any, error: BaseException, n_callers: int
+) -> None:
+    engine, batcher = made(raising(error))
+    bad, *others = [batcher.submit(rows(n)) for n in (-1, 1, 1)[:n_callers]]
+    engine.release.set()
+
+    assert isinstance(bad.exception(PATIENCE_S), Internal | MemoryError | StopIteration)
+    for other in others:
+        assert other.result(PATIENCE_S)["value"].tolist() == [2.0]
+    assert batcher.submit(rows(5)).result(PATIENCE_S)["value"].tolist() == [10.0]
+
+
+def test_sys_exit_in_a_model_is_named(made: Any) -> None:
+    engine, batcher = made(sys.exit)
+    bad = batcher.submit(rows(-1))
+    engine.release.set()
+
+    assert str(bad.exception(PATIENCE_S)) == "The model raised SystemExit."
+
+
+class Short:
+    """Answers a row too few for more than one row, as a model that aggregates would."""
+
+    name = "short"
+
+    def predict(self, columns: Columns) -> Outputs:
+        return {"value": columns["x"][: max(1, len(columns["x"]) - 1)]}
+
+
+def test_answers_of_a_wrong_length_are_handed_to_nobody() -> None:
+    batcher = Batcher(Short())
+    future = batcher.submit(rows(1, 2, 3))
+
+    with pytest.raises(BadModelOutput, match="answered 2 rows of value for 3"):
+        future.result(PATIENCE_S)
+    assert batcher.submit(rows(1)).result(PATIENCE_S)["value"].tolist() == [1]
+    batcher.close()
+
+
+class Odd:
+    """Answers what no engine should."""
+
+    name = "odd"
+
+    def __init__(self, answer: Any) -> None:
+        self._answer = answer
+
+    def predict(self, columns: Columns) -> Outputs:
+        return self._answer
+
+
+@pytest.mark.parametrize("answer", [None, 3, {"value": None}, {"value": np.float64(1.0)}])
+def test_an_answer_that_is_none_fails_its_caller_and_nothing_else(answer: Any) -> None:
+    batcher = Batcher(Odd(answer))
+
+    futures = [batcher.submit(rows(1)) for _ in range(3)]
+
+    assert all(isinstance(future.exception(PATIENCE_S), Exception) for future in futures)
+    batcher.close()
+
+
+def test_past_its_bound_a_queue_refuses_at_once(made: Any) -> None:
+    engine, batcher = made(max_queue=2)
+    futures = [batcher.submit(rows(n)) for n in (1, 2)]
+
+    with pytest.raises(Overloaded, match="2 requests are waiting"):
+        batcher.submit(rows(3))
+    engine.release.set()
+    assert [future.result(PATIENCE_S)["value"].tolist() for future in futures] == [[2.0], [4.0]]
+    assert batcher.submit(rows(4)).result(PATIENCE_S)["value"].tolist() == [8.0]
+
+
+def test_a_deadline_that_passed_in_the_queue_is_told_and_its_rows_are_not_computed(
+    made: Any,
+) -> None:
+    now = 100.0
+    engine, batcher = made(clock=lambda: now)
+    late, early = batcher.submit(rows(1), deadline=101.0), batcher.submit(rows(2), deadline=103.0)
+    now = 102.0
+    engine.release.set()
+
+    assert isinstance(late.exception(PATIENCE_S), DeadlineExceeded)
+    assert early.result(PATIENCE_S)["value"].tolist() == [4.0]
+    assert engine.calls == [[0], [2]]
+
+
+def test_close_finishes_what_is_queued_and_takes_no_more() -> None:
+    engine = Doubler()
+    batcher = Batcher(engine)
+    futures = [batcher.submit(rows(n)) for n in range(3)]
+    closing = threading.Thread(target=batcher.close)
+    closing.start()
+    engine.release.set()
+    closing.join(PATIENCE_S)
+
+    assert [future.result(0)["value"].tolist() for future in futures] == [[0.0], [2.0], [4.0]]
+    with pytest.raises(ModelNotReady, match="shut down"):
+        batcher.submit(rows(1))
+    batcher.close()

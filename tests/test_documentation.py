@@ -1,0 +1,45 @@
+import re
+import shlex
+from pathlib import Path
+
+import click
+import pytest
+
+from tabserve.cli import main
+from tests import settings_page
+from tests.documentation import PAGES, ROOT, all_blocks
+
+
+def test_the_settings_page_is_made_from_the_table():
+    assert (ROOT / "docs" / "settings.md").read_text() == settings_page.page(), "run scripts/docs"
+
+
+def test_the_python_code_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    for block in all_blocks("python"):
+        exec(compile(block.text, str(block.page), "exec"), {"__name__": "documentation"})
+    assert sorted(path.name for path in (tmp_path / "models").iterdir()) == ["iris", "tumour"]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        command
+        for block in all_blocks("sh")
+        for command in block.commands()
+        if command.startswith("tabserve ")
+    ],
+)
+def test_a_documented_command_has_its_flags(line: str):
+    command: click.Command = main
+    words = shlex.split(line)[1:]
+    while isinstance(command, click.Group):
+        command = command.commands[words.pop(0)]
+    known = {flag for parameter in command.params for flag in parameter.opts}
+    assert {word for word in words if word.startswith("-")} <= known
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_a_link_leads_to_a_file(page: Path):
+    links = re.findall(r"\]\((?!https?:)([^)#]+)\)", page.read_text())
+    assert [link for link in links if not (page.parent / link).exists()] == []

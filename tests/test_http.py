@@ -1,0 +1,449 @@
+"""The path of a request without a framework: driven by a thread and by an event loop alike."""
+
+import asyncio
+import gc
+import json
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from tabserve import errors
+from tabserve.auth import Keys, add_key
+from tabserve.http import Dispatcher, Route, error_response, json_response, run, run_async
+from tabserve.limits import RateLimiter
+from tabserve.logs import RequestLog
+from tabserve.metrics import Metrics
+from tabserve.settings import Rate
+from tabserve.types import Flow, Request, Response
+
+PATIENCE_S = 20
+ROW = "Ada Lovelace, 36"
+
+Drive = Callable[[Dispatcher, Request], Response]
+
+
+@pytest.fixture(params=["thread", "loop"])
+def drive(request: pytest.FixtureRequest) -> Drive:
+    """Takes a request through a dispatcher."""
+    if request.param == "thread":
+        return lambda core, asked: run(core.respond(asked), asked)
+    return lambda core, asked: asyncio.run(run_async(core.respond(asked), asked))
+
+
+def asked(method: str = "GET", path: str = "/it", body: bytes = b"", **headers: str) -> Request:
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return Request(method, path, named, body, "10.0.0.1")
+
+
+def dispatcher(
+    *handlers: Any, metrics: Metrics | None = None, log: RequestLog | None = None, **options: Any
+) -> Dispatcher:
+    """The first handler answers GET /it, the second, which is limited, POST /it."""
+    routes = [
+        Route(method, "/it", handler, limited=method == "POST", operation={"responses": {}})
+        for method, handler in zip(("GET", "POST"), handlers, strict=False)
+    ]
+    routes.append(Route("GET", "/open", lambda request: json_response("open"), public=True))
+    log = log or RequestLog("off")
+    return Dispatcher(routes, metrics=metrics or Metrics(), log=log, **options)
+
+
+def told(response: Response) -> tuple[int, str, str]:
+    body = orjson.loads(response.body)
+    assert list(body) == ["error", "detail", "request_id"]
+    assert body["request_id"] == response.headers["X-Request-ID"]
+    return response.status, body["error"], body["detail"]
+
+
+def fine(request: Request) -> Response:
+    return json_response("fine")
+
+
+def in_flight(metrics: Metrics) -> float:
+    return metrics.in_flight._value.get()
+
+
+class LaterFuture(Future[Any]):
+    """One that is done, with the outcome, as soon as somebody waits for it in another thread."""
+
+    def __init__(self, outcome: Any) -> None:
+        super().__init__()
+        self._outcome = outcome
+
+    def done(self) -> bool:
+        if not super().done() and self.set_running_or_notify_cancel():
+            threading.Thread(target=self._finish).start()
+        return super().done()
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        self.done()
+        return super().exception(timeout)
+
+    def set_running_or_notify_cancel(self) -> bool:
+        with self._condition:
+            if self._state != "PENDING":
+                return False
+        return super().set_running_or_notify_cancel()
+
+    def _finish(self) -> None:
+        if isinstance(self._outcome, BaseException):
+            self.set_exception(self._outcome)
+        else:
+            self.set_result(self._outcome)
+
+
+def waiting_for(make: Callable[[], Future[Any]]) -> Callable[[Request], Flow]:
+    def handler(request: Request) -> Flow:
+        result = yield make()
+        return json_response(result)
+
+    return handler
+
+
+def test_a_handler_is_sent_what_it_waited_for(drive: Drive) -> None:
+    def handler(request: Request) -> Flow:
+        first = yield LaterFuture(1)
+        second = yield LaterFuture(first + 1)
+        return json_response([first, second])
+
+    response = drive(dispatcher(handler), asked())
+
+    assert (response.status, response.body) == (200, b"[1,2]")
+
+
+def test_a_handler_may_catch_what_it_waited_for(drive: Drive) -> None:
+    def handler(request: Request) -> Flow:
+        try:
+            yield LaterFuture(ValueError(ROW))
+        except ValueError:
+            return json_response("caught")
+        raise AssertionError
+
+    assert drive(dispatcher(handler), asked()).body == b'"caught"'
+
+
+@pytest.mark.parametrize(
+    "error",
+    [ValueError(ROW), KeyError(ROW), StopIteration(ROW), TimeoutError(ROW), MemoryError(ROW)],
+    ids=lambda error: type(error).__name__,
+)
+def test_what_a_model_raises_is_told_to_nobody(
+    drive: Drive, error: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    core = dispatcher(waiting_for(lambda: LaterFuture(error)))
+
+    response = drive(core, asked())
+
+    assert told(response) == (500, "internal", "The server failed.")
+    assert ROW not in caplog.text
+    assert [record.levelname for record in caplog.records] == ["ERROR"]
+    assert "request " + response.headers["X-Request-ID"] in caplog.text
+
+
+def test_the_operator_is_told_the_place_and_kind_of_a_failure(
+    drive: Drive, caplog: pytest.LogCaptureFixture
+) -> None:
+    def breaks(request: Request) -> Response:
+        raise ZeroDivisionError(ROW)
+
+    drive(dispatcher(breaks), asked())
+
+    assert "failed: ZeroDivisionError" in caplog.text
+    assert "in breaks" in caplog.text
+    assert ROW not in caplog.text
+
+
+def test_past_the_deadline_the_answer_is_504(drive: Drive) -> None:
+    held: Future[Any] = Future()
+    held.set_running_or_notify_cancel()  # a model cannot be stopped
+    metrics = Metrics()
+
+    response = drive(
+        dispatcher(waiting_for(lambda: held), metrics=metrics, deadline_s=0.02), asked()
+    )
+
+    assert told(response) == (504, "deadline", "The model did not answer in time.")
+    assert in_flight(metrics) == 0
+
+
+def test_past_the_deadline_what_is_still_queued_is_given_up(drive: Drive) -> None:
+    queued: Future[Any] = Future()
+
+    response = drive(dispatcher(waiting_for(lambda: queued), deadline_s=0.02), asked())
+
+    assert (response.status, queued.cancelled()) == (504, True)
+
+
+def test_a_client_that_leaves_gives_up_its_place_in_the_queue() -> None:
+    queued: Future[Any] = Future()
+    metrics = Metrics()
+    core, request = dispatcher(waiting_for(lambda: queued), metrics=metrics), asked()
+
+    async def leave() -> None:
+        task = asyncio.create_task(run_async(core.respond(request), request))
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(leave())
+    assert (queued.cancelled(), in_flight(metrics)) == (True, 0)
+
+
+async def _settled() -> None:
+    """Whatever the loop has to do is done."""
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("caller", ["waits", "leaves", "is too late"])
+def test_asyncio_does_not_log_an_error_of_the_model_that_may_hold_the_row(
+    caller: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    running: Future[Any] = Future()
+    running.set_running_or_notify_cancel()
+    handler = waiting_for(lambda: running)
+    core = dispatcher(handler, deadline_s=0.01 if caller == "is too late" else PATIENCE_S)
+    request = asked()
+
+    async def call() -> None:
+        task = asyncio.create_task(run_async(core.respond(request), request))
+        await _settled()
+        if caller == "leaves":
+            task.cancel()
+        if caller != "waits":
+            await asyncio.wait({task})
+        running.set_exception(ValueError(ROW))
+        await _settled()
+
+    asyncio.run(call())
+    gc.collect()
+    assert ROW not in caplog.text
+    assert "never retrieved" not in caplog.text
+
+
+def test_the_event_loop_answers_others_while_a_handler_waits() -> None:
+    held: Future[Any] = Future()
+    core = dispatcher(waiting_for(lambda: held))
+
+    async def both() -> tuple[Response, Response]:
+        slow, quick = asked(), asked(path="/open")
+        waiting = asyncio.create_task(run_async(core.respond(slow), slow))
+        await asyncio.sleep(0)
+        answered = await run_async(core.respond(quick), quick)
+        held.set_result("slow")
+        return answered, await waiting
+
+    assert [answer.body for answer in asyncio.run(both())] == [b'"open"', b'"slow"']
+
+
+ERRORS = [
+    (errors.BadRequest("No."), 400, "bad_request"),
+    (errors.Unauthorized("No."), 401, "unauthorized"),
+    (errors.Forbidden("No."), 403, "forbidden"),
+    (errors.NotFound("No."), 404, "not_found"),
+    (errors.TooLarge("No."), 413, "too_large"),
+    (errors.UnsupportedMediaType("No."), 415, "unsupported_media_type"),
+    (errors.RateLimited("No.", 3.2), 429, "rate_limited"),
+    (errors.Internal("No."), 500, "internal"),
+    (errors.BadModelOutput("No."), 500, "bad_model_output"),
+    (errors.ModelNotReady("No."), 503, "model_not_ready"),
+    (errors.Overloaded("No."), 503, "overloaded"),
+    (errors.DeadlineExceeded("No."), 504, "deadline"),
+]
+
+
+@pytest.mark.parametrize(
+    "error", [errors.Internal("The model raised SystemExit."), errors.BadModelOutput("Record 1.")]
+)
+def test_the_operator_is_told_of_a_model_that_breaks_its_contract(
+    drive: Drive, error: errors.TabserveError, caplog: pytest.LogCaptureFixture
+) -> None:
+    drive(dispatcher(waiting_for(lambda: LaterFuture(error))), asked(x_request_id="7"))
+
+    assert caplog.messages == [f"request 7 failed: {error}"]
+
+
+@pytest.mark.parametrize(("error", "status", "code"), ERRORS, ids=[code for *_, code in ERRORS])
+def test_every_error_has_one_shape_and_is_counted_by_its_code(
+    drive: Drive, error: errors.TabserveError, status: int, code: str
+) -> None:
+    metrics = Metrics()
+
+    response = drive(dispatcher(waiting_for(lambda: LaterFuture(error)), metrics=metrics), asked())
+
+    assert told(response) == (status, code, "No.")
+    assert metrics.errors.labels(code)._value.get() == 1
+    assert ("Retry-After" in response.headers) == (status in (429, 503))
+
+
+def test_invalid_input_is_told_problem_by_problem() -> None:
+    problems = [{"loc": ("body", "age"), "msg": "Input should be a number", "type": "float_type"}]
+
+    response = error_response(errors.InvalidInput(problems), "the-id")
+
+    assert orjson.loads(response.body) == {
+        "error": "invalid_input",
+        "detail": [{"loc": ["body", "age"], "msg": problems[0]["msg"], "type": "float_type"}],
+        "request_id": "the-id",
+    }
+
+
+@pytest.mark.parametrize(
+    ("retry_after_s", "header"), [(0.001, "1"), (1.0, "1"), (1.001, "2"), (59.5, "60")]
+)
+def test_retry_after_is_whole_seconds_and_never_too_early(
+    retry_after_s: float, header: str
+) -> None:
+    response = error_response(errors.RateLimited("No.", retry_after_s), "")
+
+    assert response.headers == {"Retry-After": header}
+
+
+@pytest.fixture
+def key_file(tmp_path: Path) -> Path:
+    return tmp_path / "keys.json"
+
+
+def test_a_key_is_asked_for_before_anything_is_computed(drive: Drive, key_file: Path) -> None:
+    key = add_key(key_file, "ada")
+    core = dispatcher(fine, keys=Keys(str(key_file)))
+
+    assert told(drive(core, asked()))[:2] == (401, "unauthorized")
+    assert told(drive(core, asked(x_api_key="wrong")))[:2] == (403, "forbidden")
+    assert drive(core, asked(x_api_key=key)).body == b'"fine"'
+
+
+def test_an_open_route_asks_for_no_key_and_reads_none(drive: Drive, key_file: Path) -> None:
+    add_key(key_file, "ada")
+    core = dispatcher(fine, keys=Keys(str(key_file)))
+    key_file.unlink()
+
+    assert drive(core, asked(path="/open")).status == 200
+    assert drive(core, asked(path="/open", x_api_key="wrong")).status == 200
+    assert told(drive(core, asked(x_api_key="any")))[:2] == (503, "model_not_ready")
+
+
+@pytest.fixture
+def limiter() -> Iterator[RateLimiter]:
+    made = RateLimiter(Rate(1, 60), clock=lambda: 0.0)
+    yield made
+    made.close()
+
+
+def test_only_limited_routes_count(drive: Drive, limiter: RateLimiter) -> None:
+    core = dispatcher(fine, fine, limiter=limiter)
+
+    assert [drive(core, asked()).status for _ in range(5)] == [200] * 5
+    assert [drive(core, asked("POST")).status for _ in range(2)] == [200, 429]
+    assert drive(core, asked()).status == 200
+
+
+def test_the_limit_is_per_address_where_there_are_no_keys(
+    drive: Drive, limiter: RateLimiter
+) -> None:
+    core = dispatcher(fine, fine, limiter=limiter)
+    neighbour = asked("POST")
+    neighbour.client = "10.0.0.2"
+
+    statuses = [drive(core, request).status for request in (asked("POST"), neighbour)]
+
+    assert statuses == [200, 200]
+    refused = drive(core, asked("POST"))
+    assert told(refused) == (429, "rate_limited", "The limit is 1 requests in 60 s.")
+    assert refused.headers["Retry-After"] == "60"
+
+
+def test_the_limit_is_per_key_and_a_wrong_key_uses_nobodys(
+    drive: Drive, limiter: RateLimiter, key_file: Path
+) -> None:
+    ada, bob = add_key(key_file, "ada"), add_key(key_file, "bob")
+    core = dispatcher(fine, fine, limiter=limiter, keys=Keys(str(key_file)))
+
+    statuses = [
+        drive(core, asked("POST", x_api_key=key)).status for key in ("no", ada, ada, bob, "no")
+    ]
+
+    assert statuses == [403, 200, 429, 200, 403]
+
+
+def test_the_latency_is_on_the_clock_and_by_documented_routes_only(drive: Drive) -> None:
+    metrics, times = Metrics(), iter([10.0, 10.5, 20.0, 21.0])
+    core = dispatcher(fine, metrics=metrics, clock=lambda: next(times))
+
+    drive(core, asked())
+    drive(core, asked(path="/a-path-of-the-clients-choosing"))
+
+    sums = {
+        sample.labels["route"]: sample.value
+        for sample in metrics.latency.collect()[0].samples
+        if sample.name.endswith("_sum")
+    }
+    assert sums == {"/it": 0.5, "other": 1.0}
+
+
+def test_every_request_is_one_line_and_an_error_has_its_code_and_no_row(
+    drive: Drive, tmp_path: Path
+) -> None:
+    log = RequestLog(str(tmp_path / "log"))
+    core = dispatcher(fine, waiting_for(lambda: LaterFuture(ValueError(ROW))), log=log)
+    for request in (asked(x_request_id="1"), asked("POST", body=ROW.encode(), x_request_id="2")):
+        drive(core, request)
+    drive(core, asked(path="/no\nwhere" + "x" * 1000, x_request_id="3"))
+    log.close()
+
+    lines = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
+    assert [line.pop("timestamp")[-1] for line in lines] == ["Z"] * 3
+    assert all(0 <= line.pop("latency_ms") < 1000 * PATIENCE_S for line in lines)
+    common = {"method": "GET", "path": "/it"}
+    assert lines == [
+        common | {"event": "request", "request_id": "1", "status": 200},
+        common
+        | {
+            "event": "error",
+            "request_id": "2",
+            "method": "POST",
+            "status": 500,
+            "code": "internal",
+        },
+        {
+            "event": "error",
+            "request_id": "3",
+            "method": "GET",
+            "path": "/no\nwhere" + "x" * 191,
+            "status": 404,
+            "code": "not_found",
+        },
+    ]
+
+
+def test_what_is_in_flight_is_counted_while_it_is(drive: Drive) -> None:
+    metrics, seen = Metrics(), []
+
+    def handler(request: Request) -> Response:
+        seen.append(in_flight(metrics))
+        return json_response("fine")
+
+    drive(dispatcher(handler, metrics=metrics), asked())
+
+    assert (seen, in_flight(metrics)) == ([1.0], 0.0)
+
+
+def test_the_servers_own_words_go_to_the_logger_named_tabserve(
+    drive: Drive, caplog: pytest.LogCaptureFixture
+) -> None:
+    def breaks(request: Request) -> Response:
+        raise OSError("/srv/secret/path")
+
+    response = drive(dispatcher(breaks), asked())
+
+    assert b"secret" not in response.body
+    assert [(record.name, record.levelno) for record in caplog.records] == [
+        ("tabserve", logging.ERROR)
+    ]

@@ -1,0 +1,186 @@
+import os
+import threading
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from tabserve import logs
+from tabserve.errors import InvalidSettings
+from tabserve.logs import LogLine, RequestLog
+
+PATIENCE_S = 20
+
+
+def read(path: Path) -> list[LogLine]:
+    return [orjson.loads(line) for line in path.read_bytes().splitlines()]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "log.jsonl"
+
+
+def test_each_line_is_json_and_close_writes_what_waits(path: Path) -> None:
+    log = RequestLog(str(path))
+    for i in range(1000):
+        log.write(lambda i=i: [{"i": i}, {"j": i}])
+    log.close()
+
+    assert read(path) == [line for i in range(1000) for line in ({"i": i}, {"j": i})]
+
+
+def test_lines_are_added_to_those_there_are(path: Path) -> None:
+    for i in range(2):
+        log = RequestLog(str(path))
+        log.write(lambda i=i: [{"i": i}])
+        log.close()
+
+    assert read(path) == [{"i": 0}, {"i": 1}]
+
+
+def test_hidden_fields_are_in_no_line_and_the_lines_own_stay(path: Path) -> None:
+    log = RequestLog(str(path), hide=["age", "name", "path", "risk"])
+    line = {
+        "path": "/predict",
+        "features": {"age": 3, "size": 4, "name": "Ada", "path": "/home/ada"},
+        "result": {"risk": 0.5, "band": "Low"},
+    }
+    log.write(lambda: [line])
+    log.close()
+
+    assert read(path) == [{"path": "/predict", "features": {"size": 4}, "result": {"band": "Low"}}]
+
+
+def test_line_breaks_in_a_value_make_no_line(path: Path) -> None:
+    log = RequestLog(str(path))
+    value = 'a\n{"event":"forged"}\r\u2028\u0000"'
+    log.write(lambda: [{"value": value, "features": {value: value}}])
+    log.close()
+
+    assert path.read_bytes().count(b"\n") == 1
+    assert read(path) == [{"value": value, "features": {value: value}}]
+
+
+def test_lines_are_made_in_another_thread(path: Path) -> None:
+    log, makers = RequestLog(str(path)), []
+    log.write(lambda: makers.append(threading.current_thread().name) or [])
+    log.close()
+
+    assert makers == ["tabserve-log"]
+
+
+def unmakable() -> list[LogLine]:
+    raise ValueError("the row")
+
+
+def test_lines_that_cannot_be_made_are_counted_and_the_log_goes_on(path: Path) -> None:
+    lost: list[int] = []
+    log = RequestLog(str(path), on_drop=lost.append)
+    log.write(unmakable)
+    log.write(lambda: [{"huge": 2**70}])
+    log.write(lambda: [{"good": 1}])
+    log.close()
+
+    assert (read(path), lost) == ([{"good": 1}], [1, 1])
+
+
+def test_a_full_disk_loses_lines_and_counts_each() -> None:
+    lost: list[int] = []
+    log = RequestLog("/dev/full", on_drop=lost.append)
+    for i in range(100):
+        log.write(lambda i=i: [{"i": i}, {"j": i}])
+    log.close()
+
+    assert sum(lost) == 200
+
+
+def test_a_pipe_that_nobody_reads_any_more_loses_lines_and_counts_them(path: Path) -> None:
+    os.mkfifo(path)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    lost: list[int] = []
+    log = RequestLog(str(path), on_drop=lost.append)
+    os.close(reader)
+    log.write(lambda: [{"i": 1}])
+    log.close()
+
+    assert lost == [1]
+
+
+def test_past_its_bound_the_queue_drops_and_counts(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logs, "MAX_WAITING", 2)
+    lost: list[int] = []
+    log = RequestLog(str(path), on_drop=lost.append)
+    busy, free = threading.Event(), threading.Event()
+
+    def slow() -> list[LogLine]:
+        busy.set()
+        assert free.wait(PATIENCE_S)
+        return [{"i": 0}]
+
+    log.write(slow)
+    assert busy.wait(PATIENCE_S)
+    for i in range(1, 6):
+        log.write(lambda i=i: [{"i": i}])
+    free.set()
+    log.close()
+
+    assert (read(path), lost) == ([{"i": 0}, {"i": 1}, {"i": 2}], [1, 1, 1])
+
+
+def test_several_writers_on_one_file_never_mix_their_lines(path: Path) -> None:
+    several = [RequestLog(str(path)) for _ in range(4)]
+    for i in range(200):
+        for n, log in enumerate(several):
+            log.write(lambda n=n, i=i: [{"n": n, "i": i, "text": "x" * 50 * (i % 7)}])
+    for log in several:
+        log.close()
+
+    lines = read(path)
+    told = [[line["i"] for line in lines if line["n"] == n] for n in range(4)]
+    assert told == [list(range(200))] * 4
+
+
+def test_a_line_longer_than_a_pipe_takes_is_whole(path: Path) -> None:
+    log = RequestLog(str(path))
+    log.write(lambda: [{"text": "x" * 100_000}, {"i": 1}])
+    log.close()
+
+    assert read(path) == [{"text": "x" * 100_000}, {"i": 1}]
+
+
+def test_standard_output_is_the_default(capfd: Any) -> None:
+    log = RequestLog()
+    log.write(lambda: [{"i": 1}])
+    log.close()
+
+    assert capfd.readouterr().out == '{"i":1}\n'
+    os.fstat(1)  # was left open
+
+
+def test_off_makes_no_line_and_no_thread() -> None:
+    before = set(threading.enumerate())
+    log = RequestLog("off")
+    log.write(unmakable)
+
+    assert set(threading.enumerate()) - before == set()
+    log.close()
+
+
+def test_after_close_nothing_is_written_and_nothing_fails(path: Path) -> None:
+    log = RequestLog(str(path))
+    log.close()
+    log.write(lambda: [{"i": 1}])
+    log.close()
+
+    assert read(path) == []
+
+
+def test_a_log_that_cannot_be_opened_is_said_so(tmp_path: Path) -> None:
+    with pytest.raises(
+        InvalidSettings, match=r"Cannot write the log .*: No such file or directory"
+    ):
+        RequestLog(str(tmp_path / "nowhere" / "log"))

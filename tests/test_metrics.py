@@ -1,0 +1,157 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from tabserve.metrics import Metrics
+
+PATIENCE_S = 60
+
+
+def samples(metrics: Metrics) -> dict[str, float]:
+    """Every sample by name and labels, without the buckets and the times of making."""
+    body, _ = metrics.exposition("")
+    return {
+        sample.name + ("" if not sample.labels else str(sample.labels)): sample.value
+        for family in text_string_to_metric_families(body.decode())
+        for sample in family.samples
+        if not sample.name.endswith(("_created", "_bucket"))
+    }
+
+
+def test_every_metric_is_told_with_its_value() -> None:
+    metrics = Metrics()
+    metrics.predictions.labels("churn", "1.2.3").inc(7)
+    metrics.errors.labels("not_found").inc()
+    metrics.latency.labels("/predict").observe(0.25)
+    metrics.batch_rows.observe(7)
+    metrics.queue_depth.set(3)
+    metrics.in_flight.inc(2)
+    metrics.log_dropped.inc(4)
+
+    assert samples(metrics) == {
+        "tabserve_predictions_total{'model': 'churn', 'version': '1.2.3'}": 7,
+        "tabserve_errors_total{'code': 'not_found'}": 1,
+        "tabserve_request_duration_seconds_count{'route': '/predict'}": 1,
+        "tabserve_request_duration_seconds_sum{'route': '/predict'}": 0.25,
+        "tabserve_batch_rows_count": 1,
+        "tabserve_batch_rows_sum": 7,
+        "tabserve_queue_depth": 3,
+        "tabserve_in_flight": 2,
+        "tabserve_log_lines_dropped_total": 4,
+    }
+
+
+def test_the_summary_is_of_all_versions_all_codes_and_the_predictions_latency() -> None:
+    metrics = Metrics()
+    for version in ("1", "2"):
+        metrics.predictions.labels("churn", version).inc(2)
+    for code in ("not_found", "internal", "internal"):
+        metrics.errors.labels(code).inc()
+    for route, seconds in (("/predict", 0.1), ("/predict/batch", 0.3), ("/docs", 9.0)):
+        metrics.latency.labels(route).observe(seconds)
+
+    assert metrics.summary() == {
+        "predictions_total": 4.0,
+        "errors_total": 3.0,
+        "latency_avg_ms": pytest.approx(200.0),
+    }
+
+
+def test_before_the_first_request_there_is_no_average() -> None:
+    assert Metrics().summary() == {
+        "predictions_total": 0.0,
+        "errors_total": 0.0,
+        "latency_avg_ms": None,
+    }
+
+
+@pytest.mark.parametrize(
+    ("accept", "content_type"),
+    [
+        ("", "text/plain; version=0.0.4; charset=utf-8"),
+        ("*/*", "text/plain; version=0.0.4; charset=utf-8"),
+        (
+            "application/openmetrics-text;version=1.0.0",
+            "application/openmetrics-text; version=1.0.0; charset=utf-8",
+        ),
+    ],
+)
+def test_the_scraper_gets_the_format_that_it_asks_for(accept: str, content_type: str) -> None:
+    body, told = Metrics().exposition(accept)
+
+    assert told.split("; escaping")[0] == content_type
+    assert body.endswith(b"# EOF\n") == ("openmetrics" in accept)
+
+
+def test_two_services_in_one_process_count_apart() -> None:
+    one, other = Metrics(), Metrics()
+    one.batch_rows.observe(1)
+
+    assert samples(other)["tabserve_batch_rows_count"] == 0
+
+
+_WORKER = """
+import os, sys
+from tabserve.metrics import Metrics
+metrics = Metrics()
+metrics.predictions.labels("churn", "1").inc(int(sys.argv[1]))
+metrics.errors.labels("internal").inc()
+metrics.latency.labels("/predict").observe(float(sys.argv[1]))
+metrics.in_flight.inc()
+metrics.queue_depth.set(int(sys.argv[1]))
+print("ready", flush=True)
+sys.stdin.read()
+"""
+_READER = """
+import json
+from tabserve.metrics import Metrics
+metrics = Metrics()
+print(json.dumps([metrics.summary(), metrics.exposition("")[0].decode()]))
+"""
+
+
+def _worker(folder: Path, n: int) -> subprocess.Popen[str]:
+    worker = subprocess.Popen(
+        [sys.executable, "-c", _WORKER, str(n)],
+        env=os.environ | {"PROMETHEUS_MULTIPROC_DIR": str(folder)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert worker.stdout is not None
+    assert worker.stdout.readline() == "ready\n"
+    return worker
+
+
+def _read(folder: Path) -> tuple[dict[str, Any], str]:
+    output = subprocess.check_output(
+        [sys.executable, "-c", _READER],
+        env=os.environ | {"PROMETHEUS_MULTIPROC_DIR": str(folder)},
+        timeout=PATIENCE_S,
+    )
+    summary, text = json.loads(output)
+    return summary, text
+
+
+def test_any_worker_tells_the_sum_of_all_and_forgets_the_gauges_of_the_dead(tmp_path: Path) -> None:
+    workers = [_worker(tmp_path, n) for n in (2, 3)]
+    total = {"predictions_total": 5.0, "errors_total": 2.0, "latency_avg_ms": 2500.0}
+
+    summary, text = _read(tmp_path)
+    assert summary == total
+    assert "tabserve_in_flight 2.0\n" in text
+    assert "tabserve_queue_depth 5.0\n" in text
+
+    workers[0].kill()
+    workers[0].communicate(timeout=PATIENCE_S)
+    summary, text = _read(tmp_path)
+    assert summary == total
+    assert "tabserve_in_flight 1.0\n" in text
+    assert "tabserve_queue_depth 3.0\n" in text
+    workers[1].communicate(timeout=PATIENCE_S)
