@@ -1,4 +1,4 @@
-"""Models, artefacts and data that several tests share. Nothing here needs a port or the internet."""
+"""Models, artefacts and data that several tests share. No port, no internet."""
 
 from pathlib import Path
 

@@ -9,9 +9,9 @@ def page() -> str:
     lines = [
         "# Settings",
         "",
-        "A flag of `tabserve serve` wins over the variable, and that over a line in `tabserve.toml` in the",
-        'working directory, where the name is that of the flag with underscores (`rate_limit = "100/minute"`).',
-        "An unknown name is an error.",
+        "A flag of `tabserve serve` wins over the variable, and that over a line in",
+        "`tabserve.toml` in the working directory, where the name has underscores",
+        '(`rate_limit = "100/minute"`). An unknown name is an error.',
         "",
         "| flag | variable | default | |",
         "|---|---|---|---|",

@@ -21,6 +21,7 @@ from tabserve import Service
 from tabserve.auth import add_key, revoke_key
 from tabserve.errors import (
     ArtifactError,
+    CannotImport,
     InvalidSettings,
     ModelNotReady,
     RequestClassError,
@@ -510,9 +511,9 @@ def test_a_request_class_is_found_by_its_name(repository: Path) -> None:
 @pytest.mark.parametrize(
     ("request_class", "kind", "sentence"),
     [
-        ("examples.churn.request", InvalidSettings, "Expected module:name for the setting request"),
-        ("examples.nowhere:Class", InvalidSettings, "cannot import examples.nowhere:Class"),
-        ("examples.churn.request:Nothing", InvalidSettings, "has no attribute 'Nothing'"),
+        ("examples.churn.request", CannotImport, "expected module:name"),
+        ("examples.nowhere:Class", CannotImport, "Cannot import examples.nowhere:Class"),
+        ("examples.churn.request:Nothing", CannotImport, "has no attribute 'Nothing'"),
         ("examples.churn.request:Self", RequestClassError, "Expected a pydantic class at"),
     ],
 )

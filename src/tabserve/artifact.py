@@ -5,7 +5,6 @@ Nothing of it is executed here, and no byte of a file is handed on before its ha
 
 import hashlib
 import re
-import shutil
 import tempfile
 from collections.abc import Mapping
 from datetime import datetime
@@ -14,7 +13,7 @@ from typing import Any, Literal, Self
 
 import numpy as np
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, field_validator
 
 from tabserve.errors import ArtifactError, PackError
 from tabserve.output import Output, Target
@@ -36,7 +35,7 @@ class Metric(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     name: str
-    value: float
+    value: FiniteFloat
     data: str
 
 
@@ -189,21 +188,21 @@ def write(out: Path, manifest: Manifest, files: Mapping[str, bytes], replace: bo
         raise PackError(
             f"{folder} exists already; choose another version, or say --replace to overwrite it."
         )
-    folder.parent.mkdir(parents=True, exist_ok=True)
     hashes = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
     manifest = manifest.model_copy(update={"files": hashes})
     # Beside its place, so that the last step is a rename within one file system; the leading dot
     # keeps a reader of the repository from taking it for a version.
-    unfinished = Path(tempfile.mkdtemp(prefix=".packing-", dir=folder.parent))
     try:
-        unfinished.chmod(0o755)
-        for name, content in files.items():
-            (unfinished / name).write_bytes(content)
-        (unfinished / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n")
-        if folder.exists():
-            shutil.rmtree(folder)
-        unfinished.replace(folder)
-    except BaseException:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        raise
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".packing-", dir=folder.parent) as beside:
+            unfinished = Path(beside, "new")
+            unfinished.mkdir()
+            for name, content in files.items():
+                (unfinished / name).write_bytes(content)
+            (unfinished / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n")
+            if folder.exists():
+                folder.rename(Path(beside, "old"))  # to remove it here would take several steps
+            unfinished.rename(folder)
+    except OSError as error:
+        raise PackError(f"Cannot write {folder}: {error.strerror}.") from error
     return folder

@@ -1,17 +1,18 @@
 """`tabserve check`: what an artefact is, and whether it may be served here."""
 
-import platform
 from dataclasses import dataclass, field
 from importlib import metadata
 from typing import Literal
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from tabserve import repository
 from tabserve.artifact import Artifact, Manifest
 from tabserve.errors import ArtifactError, OperatorError, UntrustedModel
 from tabserve.output import Renderer
+from tabserve.parity import cpu_model
 from tabserve.repository import LoadedModel
 
 Verdict = Literal["ok", "warning", "refused"]
@@ -66,7 +67,8 @@ def show(report: Report, console: Console) -> None:
     table = Table(box=None, show_header=False, pad_edge=False)
     for found in report.findings:
         colour = _COLOURS[found.verdict]
-        table.add_row(f"[{colour}]{found.verdict}[/{colour}]", found.subject, found.text)
+        # As Text: a feature's name in brackets is no markup.
+        table.add_row(Text(found.verdict, colour), Text(found.subject), Text(found.text))
     console.print(table)
 
 
@@ -127,9 +129,8 @@ def _check_model(artifact: Artifact, report: Report, allow_pickle: bool) -> None
 
 def _parity(loaded: LoadedModel) -> str:
     parity = loaded.manifest.parity
-    here = platform.machine()
     return (
         f"all {parity.n_rows} reproduced by the {loaded.manifest.engine} engine, class "
         f"{parity.exactness}, largest difference {loaded.difference:g} (packed on {parity.cpu}, "
-        f"{here} here)"
+        f"{cpu_model()} here)"
     )

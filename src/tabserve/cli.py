@@ -82,7 +82,7 @@ def pack(
     replace: bool,
 ) -> None:
     """Pack MODEL: a fitted scikit-learn estimator as FILE.skops, FILE.joblib or module:attr."""
-    from tabserve import packing
+    from tabserve import packing, sources
 
     folder = packing.pack_from_files(
         model,
@@ -93,8 +93,8 @@ def pack(
         out=out,
         format=model_format,
         allow_pickle=allow_pickle,
-        output=packing.declared_output(output_name, positive, decimals, bands),
-        unknown=packing.policies(unknown),
+        output=sources.declared_output(output_name, positive, decimals, bands),
+        unknown=sources.policies(unknown),
         extra_fields=extra_fields,
         replace=replace,
     )

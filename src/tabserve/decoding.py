@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, cast
 import jiter
 import orjson
 from pydantic import (
+    AliasChoices,
     BaseModel,
     ConfigDict,
     Field,
@@ -75,11 +76,8 @@ class RecordDecoder:
         self._extra: Literal["forbid", "ignore"] | None = (
             None if declared else "ignore" if signature.extra_fields == "ignore" else "forbid"
         )
-        # A validator that runs before the fields may add keys, and then counting them says nothing.
-        self._rewrites_input = any(
-            validator.info.mode != "after"
-            for validator in self.request_class.__pydantic_decorators__.model_validators.values()
-        )
+        # One that adds keys or sets fields makes counting them say nothing.
+        self._may_set_fields = _may_set_fields(self.request_class)
         self._one = TypeAdapter(self.request_class)
         listed: Any = list[self.request_class]  # type: ignore[name-defined]
         self._many: TypeAdapter[list[BaseModel]] = TypeAdapter(
@@ -116,8 +114,10 @@ class RecordDecoder:
     def echo_schema(self) -> dict[str, Any]:
         """JSON Schema, by name, of the fields that are echoed."""
         properties = self.json_schema()["properties"]
-        names = (self._wire_name(field) for field in sorted(self._echoed))
-        return {name: properties[name] for name in names}
+        return {
+            _echo_name(self.request_class, field): properties[self._wire_name(field)]
+            for field in sorted(self._echoed)
+        }
 
     def examples(self) -> list[dict[str, Any]]:
         """Records that the request class accepts: its own examples, or of usual values."""
@@ -144,16 +144,14 @@ class RecordDecoder:
         return True
 
     def _wire_name(self, field: str) -> str:
-        info = self.request_class.model_fields[field]
-        alias = info.validation_alias
-        return alias if isinstance(alias, str) else info.alias or field
+        return _input_names(self.request_class, field)[0]
 
     def _records(
         self, records: list[BaseModel], body: bytes, root: tuple[str, ...], single: bool
     ) -> Records:
         n_keys = sum(len(record.model_fields_set) for record in records)
         if (
-            self._rewrites_input
+            self._may_set_fields
             or body.count(b":") != n_keys
             or b"NaN" in body
             or b"Infinity" in body
@@ -169,17 +167,16 @@ class RecordDecoder:
             self._refuse_inexact_integers(columns, body, single)
             echoes = self._echoes(records) if self._echoed else None
         except InvalidInput as error:
-            raise InvalidInput(
-                [
-                    {**found, "loc": (*root, *self._place(found["loc"], single))}
-                    for found in error.problems[:MAX_PROBLEMS]
-                ]
-            ) from None
+            problems = [
+                {**found, "loc": (*root, *self._place(found["loc"], single))}
+                for found in error.problems
+            ]
+            raise InvalidInput(_shortened(problems)) from None
         return Records(columns, len(records), echoes)
 
     def _place(self, loc: tuple[int, str], single: bool) -> tuple[int | str, ...]:
         row, name = loc
-        wire_name = self.wire_names.get(name, name)
+        wire_name = self._wire_name(self._field_of.get(name, name))
         return (wire_name,) if single else (row, wire_name)
 
     def _refuse_inexact_integers(self, columns: Columns, body: bytes, single: bool) -> None:
@@ -191,6 +188,7 @@ class RecordDecoder:
         if not suspects:
             return
         parsed = _strictly_parsed(body)
+        names = {name: _input_names(self.request_class, self._field_of[name]) for name in suspects}
         found = [
             problem(
                 row,
@@ -199,8 +197,9 @@ class RecordDecoder:
                 "Input is an integer beyond 2**53, which a float cannot hold exactly",
             )
             for row, record in enumerate([parsed] if single else parsed)
+            if isinstance(record, dict)
             for name in suspects
-            if inexact_as_float(record.get(self.wire_names[name]))
+            if any(inexact_as_float(record.get(sent)) for sent in names[name])
         ]
         if found:
             raise InvalidInput(found)
@@ -211,10 +210,12 @@ class RecordDecoder:
             for record in records
         ]
         found = [
-            problem(row, name, "finite_number", "Input should be a finite number")
-            for row, echo in enumerate(echoes)
-            for name, value in echo.items()
-            if not _finite(value)
+            problem(
+                row, field, "finite_number", "Input should be a finite number of at most 64 bits"
+            )
+            for row, record in enumerate(records)
+            for field in self._echoed
+            if not _expressible(record.__dict__[field])
         ]
         if found:
             raise InvalidInput(found)
@@ -227,19 +228,28 @@ def _validated(adapter: TypeAdapter[Any], body: bytes, extra: Any) -> Any:
     except ValidationError as error:
         errors = error.errors(include_url=False, include_context=False, include_input=False)
     problems: list[InputProblem] = [
+        {"loc": ("body", *found["loc"]), "msg": found["msg"], "type": found["type"]}
+        for found in errors
+    ]
+    if errors[0]["type"] == "json_invalid":
+        raise InvalidJSON(_shortened(problems))
+    raise InvalidInput(_shortened(problems))
+
+
+def _shortened(problems: list[InputProblem]) -> list[InputProblem]:
+    """The first ones. A key of the input, and so a message too, may be as long as the body."""
+    listed: list[InputProblem] = [
         {
-            "loc": ("body", *(_short(part) for part in found["loc"])),
+            "loc": tuple(_short(part) for part in found["loc"]),
             "msg": _short(found["msg"]),
             "type": found["type"],
         }
-        for found in errors[:MAX_PROBLEMS]
+        for found in problems[:MAX_PROBLEMS]
     ]
-    if len(errors) > MAX_PROBLEMS:
-        message = f"{len(errors) - MAX_PROBLEMS} more problems are not listed"
-        problems.append({"loc": ("body",), "msg": message, "type": "too_many_problems"})
-    if errors[0]["type"] == "json_invalid":
-        raise InvalidJSON(problems)
-    raise InvalidInput(problems)
+    if len(problems) > MAX_PROBLEMS:
+        message = f"{len(problems) - MAX_PROBLEMS} more problems are not listed"
+        listed.append({"loc": ("body",), "msg": message, "type": "too_many_problems"})
+    return listed
 
 
 def _strictly_parsed(body: bytes) -> Any:
@@ -251,23 +261,50 @@ def _strictly_parsed(body: bytes) -> Any:
 
 
 def _short(part: Any) -> Any:
-    """A key of the input may be as long as the body."""
     return part[:MAX_MESSAGE_CHARS] if isinstance(part, str) else part
 
 
-def _finite(value: Any) -> bool:
+def _expressible(value: Any) -> bool:
+    """Whether the answer's JSON can say it."""
+    if isinstance(value, int):
+        return -(2**63) <= value < 2**64
     if isinstance(value, float):
         return math.isfinite(value)
+    if isinstance(value, BaseModel):
+        value = value.__dict__
     if isinstance(value, dict):
-        return all(map(_finite, value.values()))
-    if isinstance(value, list):
-        return all(map(_finite, value))
+        return all(map(_expressible, value.values()))
+    if isinstance(value, list | tuple | set | frozenset):
+        return all(map(_expressible, value))
     return True
+
+
+def _input_names(request_class: type[BaseModel], field: str) -> tuple[str, ...]:
+    """The keys under which a field may be sent: its aliases, the first one before all, its name."""
+    alias = request_class.model_fields[field].validation_alias
+    aliases = alias.choices if isinstance(alias, AliasChoices) else [alias]
+    return (*(name for name in aliases if isinstance(name, str)), field)
+
+
+def _echo_name(request_class: type[BaseModel], field: str) -> str:
+    return request_class.model_fields[field].serialization_alias or field
+
+
+def _may_set_fields(request_class: type[BaseModel]) -> bool:
+    """Whether a validator of the whole record may change which fields count as sent."""
+    validators = request_class.__pydantic_decorators__.model_validators.values()
+    modes = {validator.info.mode for validator in validators}
+    if request_class.model_config.get("frozen"):
+        modes.discard("after")
+        return bool(modes)
+    return bool(modes) or request_class.model_post_init is not BaseModel.model_post_init
 
 
 def _fields_of_features(signature: Signature, request_class: type[BaseModel]) -> dict[str, str]:
     by_alias = {
-        field.alias: name for name, field in request_class.model_fields.items() if field.alias
+        name: field
+        for field in request_class.model_fields
+        for name in _input_names(request_class, field)[:-1]
     }
     found = {}
     for feature in signature.features:
@@ -287,8 +324,7 @@ def _fields_of_features(signature: Signature, request_class: type[BaseModel]) ->
 def _refuse_clashes(
     request_class: type[BaseModel], echoed: set[str], reserved: Sequence[str]
 ) -> None:
-    names = {request_class.model_fields[name].alias or name for name in echoed}
-    clashes = sorted(names & set(reserved))
+    clashes = sorted({_echo_name(request_class, field) for field in echoed} & set(reserved))
     if clashes:
         raise RequestClassError(
             f"{request_class.__name__} has the field(s) {', '.join(clashes)}, which are fields of "

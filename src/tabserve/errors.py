@@ -21,6 +21,7 @@ TabserveError                                    code                    status
 └── OperatorError: found when packing, checking or starting; the command ends with 2
     ├── InvalidSettings                          invalid_settings
     ├── MissingExtra                             missing_extra
+    ├── CannotImport                             cannot_import
     ├── PackError                                pack
     ├── ArtifactError                            artifact
     │   ├── UntrustedModel                       untrusted_model
@@ -140,6 +141,10 @@ class MissingExtra(OperatorError):
         super().__init__(
             f'{library} is not installed; install it with: pip install "tabserve[{extra}]"'
         )
+
+
+class CannotImport(OperatorError):
+    code = "cannot_import"
 
 
 class PackError(OperatorError):

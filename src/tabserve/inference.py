@@ -16,9 +16,13 @@ except ImportError as error:
     raise MissingExtra(error.name or "scikit-learn", "sklearn") from None
 
 Unknown = Literal["refuse", "allow", "missing"]
+Layout = Literal["frame", "array"]
+Type = Literal["integer", "number", "boolean", "string"]
 
 _IMPUTERS = ("SimpleImputer", "KNNImputer", "IterativeImputer")
-_WRAPPED = ("best_estimator_", "estimator_", "regressor_", "classifier_")
+# Attributes that hold a fitted estimator, or several, which take the same columns.
+_WRAPPED = ("best_estimator_", "estimator_", "regressor_", "classifier_", "estimator")
+_WRAPPED_LISTS = ("estimators_", "calibrated_classifiers_")
 
 
 def model_input(model: Any, data: Any) -> Any:
@@ -28,6 +32,11 @@ def model_input(model: Any, data: Any) -> Any:
     """
     sample = data if isinstance(data, pd.DataFrame) else _framed(model, data)
     names = getattr(model, "feature_names_in_", None)
+    if sample.shape[0] == 0:
+        raise PackError("The sample data has no rows.")
+    repeated = sorted(set(map(str, sample.columns[sample.columns.duplicated()])))
+    if repeated:
+        raise PackError(f"The sample data has several columns named {', '.join(repeated)}.")
     if names is None:
         expected = getattr(model, "n_features_in_", sample.shape[1])
         if sample.shape[1] != expected:
@@ -56,9 +65,20 @@ def _framed(model: Any, data: Any) -> Any:
     return pd.DataFrame(array, columns=list(names))
 
 
+def layout_of(model: Any, data: Any) -> Layout:
+    """How the model takes its input: by scikit-learn's own record of what it was fitted on, and as
+    the sample comes where an estimator of the user's keeps none.
+    """
+    if hasattr(model, "feature_names_in_"):
+        return "frame"
+    recorded = hasattr(model, "n_features_in_")
+    return "frame" if isinstance(data, pd.DataFrame) and not recorded else "array"
+
+
 def signature_of(
     model: Any,
     sample: Any,
+    layout: Layout,
     unknown: Mapping[str, Unknown],
     extra_fields: Literal["refuse", "ignore"],
 ) -> Signature:
@@ -68,10 +88,9 @@ def signature_of(
     if strangers:
         raise PackError(f"A policy names {', '.join(strangers)}, which is no feature.")
     known = _Knowledge()
-    for estimator, columns in _walk(model, names):
-        known.learn(estimator, columns)
+    for estimator, columns, unchanged in _walk(model, names):
+        known.learn(estimator, columns, unchanged)
     features = tuple(_feature(sample[name], known, unknown.get(name, "refuse")) for name in names)
-    layout: Literal["frame", "array"] = "frame" if hasattr(model, "feature_names_in_") else "array"
     return Signature(features=features, layout=layout, extra_fields=extra_fields)
 
 
@@ -82,11 +101,11 @@ class _Knowledge:
         self.categories: dict[str, tuple[Scalar, ...]] = {}
         self.nullable: set[str] = set()
 
-    def learn(self, estimator: Any, columns: list[str]) -> None:
-        if type(estimator).__name__ in _IMPUTERS:
+    def learn(self, estimator: Any, columns: list[str], unchanged: bool) -> None:
+        if _is_imputer(estimator) and _is_missing(getattr(estimator, "missing_values", None)):
             self.nullable.update(columns)
         categories = getattr(estimator, "categories_", None)
-        if isinstance(categories, list) and len(categories) == len(columns):
+        if unchanged and isinstance(categories, list) and len(categories) == len(columns):
             for column, values in zip(columns, categories, strict=True):
                 listed = values.tolist()
                 present = tuple(value for value in listed if not _is_missing(value))
@@ -95,30 +114,44 @@ class _Knowledge:
                     self.nullable.add(column)
 
 
-def _walk(estimator: Any, columns: list[str]) -> Iterator[tuple[Any, list[str]]]:
-    """Every fitted step, with the input columns that reach it one to one."""
+def _walk(
+    estimator: Any, columns: list[str], unchanged: bool = True
+) -> Iterator[tuple[Any, list[str], bool]]:
+    """Every fitted step, with the input columns that reach it one to one, and whether with their
+    own values (a scaler keeps the columns and changes the values).
+    """
     if getattr(estimator, "n_features_in_", len(columns)) != len(columns):
         return
-    yield estimator, columns
+    yield estimator, columns, unchanged
     if hasattr(estimator, "transformers_"):
         for _, step, selected in estimator.transformers_:
-            yield from _walk(step, _selected(columns, selected))
+            yield from _walk(step, _selected(columns, selected), unchanged)
     for _, step in getattr(estimator, "transformer_list", ()):
-        yield from _walk(step, columns)
+        yield from _walk(step, columns, unchanged)
+    for inner in _wrapped(estimator):
+        yield from _walk(inner, columns, unchanged)
     for _, step in getattr(estimator, "steps", ()):
-        yield from _walk(step, columns)
+        yield from _walk(step, columns, unchanged)
         if not _keeps_columns(step, columns):
             break
+        unchanged = unchanged and (step == "passthrough" or _is_imputer(step))
+
+
+def _wrapped(estimator: Any) -> Iterator[Any]:
     for attribute in _WRAPPED:
-        if hasattr(estimator, attribute):
-            yield from _walk(getattr(estimator, attribute), columns)
-    for inner in _listed(getattr(estimator, "estimators_", ())):
-        if hasattr(inner, "steps"):
-            yield from _walk(inner, columns)
+        inner = getattr(estimator, attribute, None)
+        if hasattr(inner, "n_features_in_"):  # fitted: many keep the unfitted one beside it
+            yield inner
+    if getattr(estimator, "bootstrap_features", False):
+        return  # each takes columns in an order of its own
+    for attribute in _WRAPPED_LISTS:
+        inner = getattr(estimator, attribute, None)
+        if isinstance(inner, list):
+            yield from inner
 
 
-def _listed(estimators: Any) -> list[Any]:
-    return list(estimators) if isinstance(estimators, list | tuple) else []
+def _is_imputer(estimator: Any) -> bool:
+    return type(estimator).__name__ in _IMPUTERS
 
 
 def _keeps_columns(step: Any, columns: list[str]) -> bool:
@@ -133,14 +166,17 @@ def _keeps_columns(step: Any, columns: list[str]) -> bool:
 
 def _selected(columns: list[str], selected: Any) -> list[str]:
     """The names behind a ColumnTransformer's column specification."""
+    index = pd.Index(columns)
     if isinstance(selected, str):
         return [selected]
-    if isinstance(selected, slice) and isinstance(selected.start or selected.stop, str):
-        selected = pd.Index(columns).slice_indexer(selected.start, selected.stop)
-    picked = selected if isinstance(selected, slice) else np.atleast_1d(selected)
-    if not isinstance(picked, slice) and picked.dtype.kind in "OUT":
+    if isinstance(selected, slice):
+        if isinstance(selected.start, str) or isinstance(selected.stop, str):
+            selected = index.slice_indexer(selected.start, selected.stop)
+        return list(index[selected])
+    picked = np.atleast_1d(selected)
+    if picked.dtype.kind in "OUT":
         return [str(name) for name in picked]
-    return list(pd.Index(columns)[picked])
+    return list(index[picked]) if picked.size else []
 
 
 def _is_missing(value: Any) -> bool:
@@ -154,13 +190,8 @@ def _feature(column: Any, known: _Knowledge, unknown: Unknown) -> Feature:
     categories = known.categories.get(name)
     if categories is None and column.dtype == "category":
         categories = tuple(column.cat.categories.tolist())
-    if unknown == "missing" and not nullable:
-        raise PackError(
-            f"Unknown categories of {name} were to become missing values, but the model takes "
-            "none there."
-        )
     present = column.dropna()
-    numeric = kind in ("integer", "number") and len(present) > 0
+    numeric = kind in ("integer", "number") and column.dtype != "category" and len(present) > 0
     return Feature(
         name=name,
         type=kind,
@@ -175,20 +206,30 @@ def _feature(column: Any, known: _Knowledge, unknown: Unknown) -> Feature:
     )
 
 
-def _type(column: Any) -> Literal["integer", "number", "boolean", "string"]:
+# What pandas finds in a column of Python objects.
+_TYPE_OF_OBJECTS: dict[str, Type] = {
+    "string": "string",
+    "empty": "string",
+    "boolean": "boolean",
+    "integer": "integer",
+    "floating": "number",
+    "mixed-integer-float": "number",
+}
+
+
+def _type(column: Any) -> Type:
     types = pd.api.types
-    dtype = column.cat.categories.dtype if column.dtype == "category" else column.dtype
+    values = column.cat.categories if column.dtype == "category" else column
+    dtype = values.dtype
     if types.is_bool_dtype(dtype):
         return "boolean"
     if types.is_integer_dtype(dtype):
         return "integer"
     if types.is_float_dtype(dtype):
         return "number"
-    kind = pd.api.types.infer_dtype(column, skipna=True)
-    if kind in ("string", "empty"):
-        return "string"
-    if kind == "boolean":
-        return "boolean"
+    kind = pd.api.types.infer_dtype(values, skipna=True)
+    if kind in _TYPE_OF_OBJECTS:
+        return _TYPE_OF_OBJECTS[kind]
     raise PackError(
         f"Expected numbers, booleans or text in the column {column.name}, got {kind} "
         f"(dtype {column.dtype}). Convert it before fitting, or inside the pipeline."
@@ -208,36 +249,35 @@ def _typical(present: Any, kind: str, categories: tuple[Scalar, ...] | None) -> 
     return tuple(present.astype(object).value_counts().index[:3].tolist())
 
 
-def targets_of(model: Any, target: Any | None) -> tuple[Target, ...]:
-    """target: the sample's target, whose column names name several outputs."""
-    if is_classifier(model):
-        classes = model.classes_
-        has_proba = hasattr(model, "predict_proba")
-        if isinstance(classes, list):
-            return tuple(
-                Target(name=name, kind="classes", classes=_labels(values), has_proba=has_proba)
-                for name, values in zip(_names(target, len(classes)), classes, strict=True)
-            )
-        return (Target(kind="classes", classes=_labels(classes), has_proba=has_proba),)
+def targets_of(model: Any, inputs: Any, target: Any | None) -> tuple[Target, ...]:
+    """inputs: rows as the model takes them; what it answers shows how many outputs it has.
+    target: the sample's target, whose column names name several outputs.
+    """
+    if not (is_classifier(model) or is_regressor(model)):
+        raise PackError(
+            f"Expected a classifier or a regressor, got {type(model).__name__}. Put the "
+            "transformer into a pipeline that ends in one."
+        )
+    predicted = np.asarray(model.predict(inputs))
+    width = 1 if predicted.ndim == 1 else predicted.shape[1]
+    names = _names(target, width)
     if is_regressor(model):
-        return tuple(Target(name=name, kind="number") for name in _names(target, _width(model)))
-    raise PackError(
-        f"Expected a classifier or a regressor, got {type(model).__name__}. Put the transformer "
-        "into a pipeline that ends in one."
+        return tuple(Target(name=name, kind="number") for name in names)
+    classes = model.classes_ if isinstance(model.classes_, list) else [model.classes_]
+    if len(classes) != width:
+        raise PackError(
+            f"{type(model).__name__} answers {width} labels at once with one list of classes; "
+            "fit a MultiOutputClassifier, which has classes and probabilities for each."
+        )
+    has_proba = hasattr(model, "predict_proba")
+    return tuple(
+        Target(name=name, kind="classes", classes=_labels(values), has_proba=has_proba)
+        for name, values in zip(names, classes, strict=True)
     )
 
 
 def _labels(classes: Any) -> tuple[Any, ...]:
     return tuple(np.asarray(classes).tolist())
-
-
-def _width(model: Any) -> int:
-    """The number of outputs of a fitted regressor, from whichever attribute it has."""
-    if hasattr(model, "n_outputs_"):
-        return int(model.n_outputs_)
-    if hasattr(model, "coef_") and np.ndim(model.coef_) == 2:
-        return int(np.shape(model.coef_)[0])
-    return 1
 
 
 def _names(target: Any | None, width: int) -> list[str]:

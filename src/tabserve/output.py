@@ -1,13 +1,14 @@
 """What an answer says: the model's targets, the user's declaration, and the rendering of both."""
 
 import re
+from collections.abc import Mapping
 from functools import cached_property
 from itertools import pairwise
 from typing import Any, Literal, Self
 
 import numpy as np
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 
 from tabserve.errors import BadModelOutput, PackError
 from tabserve.types import Array, Outputs
@@ -24,9 +25,9 @@ class Bands(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: str
+    name: str = Field(min_length=1)
     labels: tuple[str, ...]
-    edges: tuple[float, ...]
+    edges: tuple[FiniteFloat, ...]
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -69,10 +70,22 @@ class Output(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: str
+    name: str = Field(min_length=1)
     positive: Label | None = None
     round: int | None = Field(default=None, ge=0, le=15)
     bands: Bands | None = None
+
+    @classmethod
+    def declared(cls, output: "Output | Mapping[str, Any] | None") -> "Output | None":
+        """Raises PackError, naming the part that cannot be."""
+        try:
+            return None if output is None else cls.model_validate(output)
+        except ValidationError as error:
+            found = error.errors()[0]
+            place = ".".join(map(str, found["loc"]))
+            raise PackError(
+                f"The output cannot be declared so: {found['msg']} at {place}."
+            ) from None
 
 
 class Target(BaseModel):
@@ -102,6 +115,7 @@ class Renderer:
     def __init__(self, targets: tuple[Target, ...], declared: Output | None) -> None:
         self._targets = targets
         self._declared = declared
+        _refuse_clashes([target.name for target in targets])
         if declared is not None:
             _refuse_misfit(declared, targets)
 
@@ -182,6 +196,16 @@ class Renderer:
 def class_name(label: Label) -> str:
     """A label as a key of `probabilities`: text as it is, anything else as JSON writes it."""
     return label if isinstance(label, str) else orjson.dumps(label).decode()
+
+
+def _refuse_clashes(names: list[str]) -> None:
+    """Of several outputs, each is a field of the answer under its name."""
+    taken = {"", *COMMON_FIELDS}
+    if len(names) > 1 and len(set(names) - taken) < len(names):
+        raise PackError(
+            f"The outputs are named {', '.join(map(repr, names))}; each needs a name of its own, "
+            f"and none of {', '.join(COMMON_FIELDS)}, which are in every answer already."
+        )
 
 
 def _refuse_misfit(declared: Output, targets: tuple[Target, ...]) -> None:

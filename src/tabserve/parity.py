@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from tabserve.artifact import Exactness, GoldenRows
-from tabserve.errors import BadModelOutput, NotReproduced
+from tabserve.artifact import GOLDEN, Exactness, GoldenRows
+from tabserve.errors import ArtifactError, InvalidInput, NotReproduced
 from tabserve.signature import Signature
 from tabserve.types import Array, Columns, Engine, Outputs, concatenate, n_rows
 
@@ -41,15 +41,21 @@ class Comparison:
 def compare(expected: Outputs, found: Outputs, exactness: Exactness) -> Comparison:
     """expected and found: the same parts, each of shape (n_rows, ...).
 
-    Labels must be equal in both classes. Raises BadModelOutput where the shapes differ.
+    Labels must be equal in both classes. Raises NotReproduced where parts or shapes differ.
     """
+    if found.keys() != expected.keys():
+        raise NotReproduced(
+            f"The model gives {', '.join(sorted(found))}, and its golden rows hold "
+            f"{', '.join(sorted(expected)) or 'nothing'}."
+        )
     largest = 0.0
     first: Difference | None = None
     for part, wanted in expected.items():
         got = found[part]
         if got.shape != wanted.shape:
-            raise BadModelOutput(
-                f"The engine gave {part} in the shape {got.shape}, expected {wanted.shape}."
+            raise NotReproduced(
+                f"The model gives {part} in the shape {got.shape}, and its golden rows hold "
+                f"{wanted.shape}."
             )
         if wanted.dtype.kind == "f":
             difference = np.abs(got - wanted)
@@ -61,7 +67,7 @@ def compare(expected: Outputs, found: Outputs, exactness: Exactness) -> Comparis
         rows = wrong.reshape(len(wanted), -1).any(axis=1)
         if rows.any() and first is None:
             row = int(rows.argmax())
-            first = Difference(row, part, wanted[row].tolist(), got[row].tolist())
+            first = Difference(row, part, wanted.tolist()[row], got.tolist()[row])
     return Comparison(largest, first)
 
 
@@ -83,9 +89,19 @@ def in_batches(engine: Engine, columns: Columns, size: int) -> Outputs:
 
 
 def columns_of(signature: Signature, rows: list[dict[str, Any]]) -> Columns:
-    return signature.columns(
-        {feature.name: [row[feature.name] for row in rows] for feature in signature.features}
-    )
+    """Raises ArtifactError, naming the row, where one does not fit the signature."""
+    names = {feature.name for feature in signature.features}
+    for i, row in enumerate(rows):
+        if row.keys() != names:
+            raise ArtifactError(f"Row {i + 1} of {GOLDEN} has other features than the model.")
+    try:
+        return signature.columns({name: [row[name] for row in rows] for name in names})
+    except InvalidInput as error:
+        first = error.problems[0]
+        row, name = first["loc"]
+        raise ArtifactError(
+            f"Row {row + 1} of {GOLDEN} does not fit the signature: {name}: {first['msg']}."
+        ) from None
 
 
 def prove(
@@ -111,7 +127,7 @@ def prove(
 
 def _sentence(difference: Difference, exactness: Exactness) -> str:
     return (
-        f"The model does not give its golden outputs: row {difference.row + 1} of golden.jsonl, "
+        f"The model does not give its golden outputs: row {difference.row + 1} of {GOLDEN}, "
         f"{difference.part}: expected {difference.expected!r}, found {difference.found!r} "
         f"(class {exactness}). The libraries or the CPU are not those it was packed with; "
         "pack it again here, or install the versions that its manifest names."

@@ -1,9 +1,9 @@
 """The folder of artefacts: which version a path means, and loading one so that it is proven."""
 
 import os
-import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tabserve import parity
 from tabserve.artifact import GOLDEN, MANIFEST, Artifact, GoldenRows, Manifest
@@ -73,16 +73,19 @@ def _prove(engine: Engine, manifest: Manifest, golden: GoldenRows) -> float:
     return parity.prove(engine, manifest.signature, golden, manifest.parity.exactness, sizes)
 
 
-def version_key(version: str) -> tuple[tuple[int, int, str], ...]:
-    """Sorts versions as semver.org does: numbers as numbers, 1.0.0-rc1 before 1.0.0."""
-    release, dash, rest = version.partition("-")
-    key = [_part_key(part) for part in re.split(r"[.+]", release)]
-    key.append((0, 0, "") if dash else (2, 0, ""))
-    return (*key, *(_part_key(part) for part in rest.split(".") if rest))
+def version_key(version: str) -> tuple[Any, ...]:
+    """Sorts versions as semver.org does: numbers as numbers, 1.0.0-rc.1 before 1.0.0. A leading "v"
+    says nothing.
+    """
+    release, dash, rest = version.removeprefix("v").partition("-")
+    numbers = [_identifier(part, number=1) for part in release.partition("+")[0].split(".")]
+    numbers += [_identifier("0", number=1)] * (8 - len(numbers))  # 1.2 is 1.2.0
+    # Among pre-releases a number stands before text; in the release text ("0rc1") before a number.
+    return numbers, not dash, [_identifier(part, number=-1) for part in rest.split(".")]
 
 
-def _part_key(part: str) -> tuple[int, int, str]:
-    return (1, int(part), "") if part.isdigit() else (1, -1, part)
+def _identifier(text: str, number: int) -> tuple[int, int, str]:
+    return (number, int(text), "") if text.isdecimal() else (0, 0, text)
 
 
 def _versions(folder: Path) -> list[Path]:

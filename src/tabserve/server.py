@@ -1,6 +1,8 @@
 """The processes of `tabserve serve`: uvicorn or gunicorn, one worker or many."""
 
 import logging
+import math
+import multiprocessing
 import os
 import shlex
 import shutil
@@ -8,16 +10,19 @@ import signal
 import socket
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import orjson
 from rich.console import Console
 
-from tabserve.errors import InvalidSettings, MissingExtra
+from tabserve.artifact import MANIFEST
+from tabserve.errors import InvalidSettings, MissingExtra, ModelNotReady, OperatorError
 from tabserve.settings import METRICS_FOLDER_VARIABLE, Settings, is_loopback
 
 if TYPE_CHECKING:
@@ -29,6 +34,17 @@ logger = logging.getLogger("tabserve")
 # gunicorn stop the parent then.
 _WORKER_REFUSED = 3
 
+# A worker that says nothing for so long hangs. Importing an ML library on a busy machine takes
+# longer than uvicorn's 5 s; this is gunicorn's.
+_HANGING_S = 30
+
+# In the shared folder once a worker was ready.
+_READY = "ready"
+
+_STOPPING = (signal.SIGINT, signal.SIGTERM)
+
+_Serve = Callable[["Service", socket.socket], int]
+
 # Of one Flask worker: each holds a request while the model is busy, so this many can be joined.
 _FLASK_THREADS = 32
 
@@ -39,20 +55,23 @@ def serve(settings: Settings, console: Console) -> int:
     Raises InvalidSettings, ArtifactError, RequestClassError, MissingExtra before a port is bound.
     """
     _configure_logging()
+    for number in _STOPPING:
+        # Until uvicorn or gunicorn has its own: what was made is removed, however early it ends.
+        signal.signal(number, lambda *_: sys.exit(0))
     with _shared_folder(settings) as settings:
         service = _resolved(settings)
         refuse_open_door(service.settings)
-        serve_with: Callable[[Service, socket.socket], int]
-        if settings.framework == "flask":
-            serve_with = _gunicorn()
-        elif settings.reload or settings.workers > 1:
-            serve_with = _uvicorn_processes
-        else:
-            serve_with = _uvicorn_alone
+        serve_with = _reloading() if settings.reload else _framework(settings)
         listening = _bound(settings)
         address = f"http://{_url_host(settings.host)}:{listening.getsockname()[1]}"
         _announce(service, address, console)
         return serve_with(service, listening)
+
+
+def _framework(settings: Settings) -> _Serve:
+    if settings.framework == "flask":
+        return _gunicorn()
+    return _uvicorn_processes if settings.workers > 1 else _uvicorn_alone
 
 
 def refuse_open_door(settings: Settings) -> None:
@@ -66,8 +85,10 @@ def refuse_open_door(settings: Settings) -> None:
 def worker_app() -> Any:
     """What each of uvicorn's processes calls: the app for the settings in its environment."""
     _configure_logging()
-    service = _resolved(Settings.load())
-    return _started(service, _WORKER_REFUSED).fastapi()
+    try:
+        return _started(_resolved(Settings.load()), _WORKER_REFUSED).fastapi()
+    except OperatorError as error:
+        _refuse(error, _WORKER_REFUSED)
 
 
 def _resolved(settings: Settings) -> "Service":
@@ -80,13 +101,8 @@ def _resolved(settings: Settings) -> "Service":
 def _started(service: "Service", exit_code: int) -> "Service":
     """The service, loading; a model that is refused ends the process with that code."""
     began = time.monotonic()
-
-    def refused(error: Exception) -> None:
-        from tabserve.served import refusal_sentence
-
-        print(f"Error: {refusal_sentence(error)}", file=sys.stderr, flush=True)
-        # Nothing was answered yet but probes, and from this thread no other way ends all servers.
-        os._exit(exit_code)
+    run_dir = service.settings.run_dir
+    one_is_ready = None if run_dir is None else run_dir / _READY
 
     def ready() -> None:
         manifest = service.model.manifest
@@ -98,14 +114,33 @@ def _started(service: "Service", exit_code: int) -> "Service":
             manifest.engine,
             manifest.parity.n_rows,
         )
+        if one_is_ready is not None:
+            one_is_ready.touch()
 
-    service.on_refused = refused
+    service.on_refused = lambda error: _refuse(error, exit_code)
     service.model.on_ready = ready
     service.start()
+    if one_is_ready is not None and one_is_ready.exists():
+        # A worker in the place of one that died takes no request before it can answer; the others
+        # do. Not for ever, or it would be taken to hang.
+        with suppress(ModelNotReady):
+            service.wait(_HANGING_S / 2)
     return service
 
 
-def _uvicorn_config(app: Any, service: "Service", **more: Any) -> Any:
+def _refuse(error: Exception, exit_code: int) -> NoReturn:
+    """End this process with a sentence.
+
+    Nothing was answered yet but probes, and from the thread that loads a model no other way ends
+    all servers.
+    """
+    from tabserve.served import refusal_sentence
+
+    print(f"Error: {refusal_sentence(error)}", file=sys.stderr, flush=True)
+    os._exit(exit_code)
+
+
+def _uvicorn_config(app: Any, settings: Settings, **more: Any) -> Any:
     import uvicorn
 
     return uvicorn.Config(
@@ -115,19 +150,26 @@ def _uvicorn_config(app: Any, service: "Service", **more: Any) -> Any:
         access_log=False,  # TabServe logs each request itself
         log_config=None,
         server_header=False,
+        proxy_headers=False,  # else a local client chooses the address that its limit counts for
+        timeout_graceful_shutdown=_grace_s(settings),
         **more,
     )
+
+
+def _grace_s(settings: Settings) -> int:
+    """For requests that are being answered when the server is told to stop."""
+    return math.ceil(settings.deadline)
 
 
 def _uvicorn_alone(service: "Service", listening: socket.socket) -> int:
     import uvicorn
 
-    # uvicorn raises the signal that stopped it once more; with a handler of ours in place that
-    # is no reason to die of it.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: None)
+    server = uvicorn.Server(_uvicorn_config(service.fastapi(), service.settings))
+    for number in _STOPPING:
+        # For a signal while the model begins to load; and uvicorn, once it has stopped, raises
+        # the signal again.
+        signal.signal(number, server.handle_exit)
     _started(service, exit_code=2)
-    server = uvicorn.Server(_uvicorn_config(service.fastapi(), service))
     server.run(sockets=[listening])
     return 0 if server.started else 1
 
@@ -135,12 +177,13 @@ def _uvicorn_alone(service: "Service", listening: socket.socket) -> int:
 def _uvicorn_processes(service: "Service", listening: socket.socket) -> int:
     from uvicorn.supervisors import Multiprocess
 
-    settings = service.settings
-    os.environ.update(settings.environment())
-    if settings.reload:
-        return _uvicorn_reloading(service, listening)
+    os.environ.update(service.settings.environment())
     config = _uvicorn_config(
-        "tabserve.server:worker_app", service, factory=True, workers=settings.workers
+        "tabserve.server:worker_app",
+        service.settings,
+        factory=True,
+        workers=service.settings.workers,
+        timeout_worker_healthcheck=_HANGING_S,
     )
     supervisor = Multiprocess(config, sockets=[listening])
     supervisor.run()
@@ -148,33 +191,76 @@ def _uvicorn_processes(service: "Service", listening: socket.socket) -> int:
     return 2 if refused else 0
 
 
-def _uvicorn_reloading(service: "Service", listening: socket.socket) -> int:
-    import uvicorn
-
+def _reloading() -> _Serve:
     try:
-        from uvicorn.supervisors.watchfilesreload import WatchFilesReload
+        import watchfiles
     except ImportError:
         raise MissingExtra("watchfiles", "reload") from None
-    config = _uvicorn_config(
-        "tabserve.server:worker_app",
-        service,
-        factory=True,
-        reload=True,
-        reload_dirs=[str(folder) for folder in _watched(service)],
-        reload_includes=["*.py", "*.json", "*.toml"],
-    )
-    WatchFilesReload(config, target=uvicorn.Server(config).run, sockets=[listening]).run()
-    return 0
+
+    def serve_with(service: "Service", listening: socket.socket) -> int:
+        os.environ.update(service.settings.environment())
+        stopped = threading.Event()
+        for number in _STOPPING:
+            signal.signal(number, lambda *_: stopped.set())
+        usual = watchfiles.DefaultFilter()  # no .venv, __pycache__ and the like
+        process = _begun(listening)
+        for changes in watchfiles.watch(
+            *_watched(service),
+            watch_filter=lambda change, path: usual(change, path) and _matters(path),
+            stop_event=stopped,
+        ):
+            logger.info("%s changed, starting anew", ", ".join(sorted(path for _, path in changes)))
+            _end(process)
+            process = _begun(listening)
+        _end(process)
+        return 0
+
+    return serve_with
 
 
-def _watched(service: "Service") -> list[Path]:
-    """The user's code, by the working directory, and the artefact."""
-    return [Path.cwd(), service.path]
+def _begun(listening: socket.socket) -> SpawnProcess:
+    """A process that imports the user's code anew, and serves on the same socket."""
+    spawn = multiprocessing.get_context("spawn")
+    process = spawn.Process(target=serve_reloaded, args=(listening,))
+    process.start()
+    return process
 
 
-def _gunicorn() -> Callable[["Service", socket.socket], int]:
+def _end(process: SpawnProcess) -> None:
+    process.terminate()
+    process.join()
+
+
+def serve_reloaded(listening: socket.socket) -> None:
+    """What the process that is begun anew does, with the settings in its environment."""
+    _configure_logging()
+    try:
+        settings = Settings.load()
+        sys.exit(_framework(settings)(_resolved(settings), listening))
+    except OperatorError as error:
+        _refuse(error, 2)
+
+
+def _watched(service: "Service") -> set[Path]:
+    """The user's code, by the working directory, and the artefact.
+
+    A version that is replaced is another folder of the same name, so its parent is watched.
+    """
+    path = service.path.resolve()
+    return {Path.cwd(), path.parent if (path / MANIFEST).exists() else path}
+
+
+def _matters(path: str) -> bool:
+    """Whether a path is of code, of settings, or of a version whose packing is complete."""
+    if "/.packing-" in path:
+        return False
+    return path.endswith((".py", ".toml", MANIFEST)) or Path(path, MANIFEST).exists()
+
+
+def _gunicorn() -> _Serve:
     try:
         from gunicorn.app.base import BaseApplication
+        from gunicorn.errors import HaltServer
     except ImportError:
         raise MissingExtra("gunicorn", "flask") from None
 
@@ -189,7 +275,10 @@ def _gunicorn() -> Callable[["Service", socket.socket], int]:
                 self.cfg.set(name, value)
 
         def load(self) -> Any:
-            return _started(self._service, _WORKER_REFUSED).flask()
+            try:
+                return _started(self._service, _WORKER_REFUSED).flask()
+            except OperatorError as error:
+                _refuse(error, _WORKER_REFUSED)
 
     def serve_with(service: "Service", listening: socket.socket) -> int:
         settings = service.settings
@@ -199,8 +288,8 @@ def _gunicorn() -> Callable[["Service", socket.socket], int]:
             "worker_class": "gthread",
             "threads": _FLASK_THREADS,
             "loglevel": "warning",
-            "reload": settings.reload,
-            "reload_extra_files": [str(path) for path in service.path.rglob("manifest.json")],
+            "timeout": _HANGING_S,
+            "graceful_timeout": _grace_s(settings),
             "worker_exit": lambda server, worker: service.close(),
             "control_socket_disable": True,
         }
@@ -208,6 +297,8 @@ def _gunicorn() -> Callable[["Service", socket.socket], int]:
             Application(service, options).run()
         except SystemExit as stop:
             return 2 if stop.code == _WORKER_REFUSED else int(stop.code or 0)
+        except HaltServer:  # a second worker refused while gunicorn was stopping for the first
+            return 2
         return 0
 
     return serve_with
@@ -219,11 +310,12 @@ def _bound(settings: Settings) -> socket.socket:
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind((settings.host, settings.port))
+        listening.listen(2048)
     except (OSError, OverflowError) as error:
+        listening.close()
         raise InvalidSettings(
             f"Cannot listen on {settings.host}:{settings.port}: {error}. Choose another --port."
         ) from None
-    listening.listen(2048)
     listening.set_inheritable(True)
     return listening
 
@@ -231,19 +323,24 @@ def _bound(settings: Settings) -> socket.socket:
 @contextmanager
 def _shared_folder(settings: Settings) -> Iterator[Settings]:
     """The settings with a folder in which several workers count together."""
-    if settings.workers == 1:
+    if settings.workers == 1 and settings.run_dir is None:
         yield settings
         return
-    made = settings.run_dir is None
+    made, maker = settings.run_dir is None, os.getpid()
     folder = Path(tempfile.mkdtemp(prefix="tabserve-")) if made else settings.run_dir
     assert folder is not None
     metrics = folder / "metrics"
-    metrics.mkdir(parents=True, exist_ok=True)
+    try:
+        metrics.mkdir(parents=True, exist_ok=True)
+        (folder / _READY).unlink(missing_ok=True)
+    except OSError as error:
+        raise InvalidSettings(f"Cannot use the run folder {folder}: {error.strerror}.") from None
     os.environ[METRICS_FOLDER_VARIABLE] = str(metrics)
     try:
         yield settings.model_copy(update={"run_dir": folder})
     finally:
-        if made:
+        del os.environ[METRICS_FOLDER_VARIABLE]
+        if made and os.getpid() == maker:  # a worker that gunicorn forked comes by here too
             shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -1,8 +1,6 @@
 """A served model as the user holds it: path and settings in, web apps out."""
 
-import importlib
 import logging
-import sys
 import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -12,8 +10,9 @@ from pydantic import BaseModel
 
 from tabserve import openapi, repository
 from tabserve.auth import Keys
-from tabserve.errors import InvalidSettings, OperatorError, RequestClassError
+from tabserve.errors import InvalidSettings, RequestClassError
 from tabserve.http import Dispatcher, Route
+from tabserve.importing import imported
 from tabserve.limits import RateLimiter
 from tabserve.logs import RequestLog
 from tabserve.metrics import Metrics
@@ -177,10 +176,9 @@ def resolve(settings: Settings) -> Service:
 
     Raises InvalidSettings, ArtifactError, RequestClassError.
     """
-    module, colon, attribute = settings.path.partition(":")
-    if not colon or Path(settings.path).exists():
+    if ":" not in settings.path or Path(settings.path).exists():
         return Service(settings=settings)
-    found = _imported(module, attribute, "path")
+    found = imported(settings.path)
     if not isinstance(found, Service):
         raise InvalidSettings(
             f"Expected a tabserve.Service at {settings.path}, found {type(found).__name__}."
@@ -191,26 +189,10 @@ def resolve(settings: Settings) -> Service:
 def _request_class(spec: str | None) -> type[BaseModel] | None:
     if spec is None:
         return None
-    module, _, attribute = spec.partition(":")
-    found = _imported(module, attribute, "request")
+    found = imported(spec)
     if not (isinstance(found, type) and issubclass(found, BaseModel)):
         raise RequestClassError(f"Expected a pydantic class at {spec}, found {found!r}.")
     return found
-
-
-def _imported(module: str, attribute: str, setting: str) -> Any:
-    """An attribute of the user's module, which may lie in the working directory."""
-    if "" not in sys.path:
-        sys.path.insert(0, "")
-    try:
-        return getattr(importlib.import_module(module), attribute)
-    except OperatorError:
-        raise
-    except (ImportError, AttributeError, ValueError) as error:
-        raise InvalidSettings(
-            f"Expected module:name for the setting {setting}, and cannot import "
-            f"{module}:{attribute}: {error}."
-        ) from error
 
 
 def _log_refusal(error: Exception) -> None:

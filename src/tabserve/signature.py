@@ -1,8 +1,10 @@
 """The signature: what the model's input features are, and the check that values keep to it."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from decimal import Decimal
 from enum import Enum
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -41,10 +43,24 @@ class Feature(BaseModel):
     maximum: float | None = None
     typical: tuple[Scalar, ...] = ()
 
-    def array(self, values: Sequence[Any]) -> Array:
-        """values, None where missing -> shape (n_rows,): int64, float64, bool or object.
+    @cached_property
+    def bounds(self) -> tuple[float, float]:
+        """The least and the largest number that reaches the model unchanged, by the dtype."""
+        if self.type == "integer" and self.nullable:  # handed on as float64
+            return -EXACT_INTEGER_LIMIT, EXACT_INTEGER_LIMIT
+        try:
+            dtype = np.dtype(self.dtype.lower())  # "Int64" of pandas holds what "int64" does
+        except TypeError:  # a category, or an extension's dtype
+            dtype = np.dtype(object)
+        if self.type == "integer":
+            integers = np.iinfo(dtype if dtype.kind in "iu" else np.int64)
+            return max(integers.min, -(2**63)), min(integers.max, 2**63 - 1)
+        floats = np.finfo(dtype if dtype.kind == "f" else np.float64)
+        return float(floats.min), float(floats.max)
 
-        Raises TypeError, ValueError or OverflowError where a value is not of the feature's type.
+    def array(self, values: Sequence[Any]) -> Array:
+        """values of the feature's type, None where missing -> shape (n_rows,): int64, float64, bool
+        or object.
         """
         if self.type == "integer" and not self.nullable:
             return np.array(values, dtype=np.int64)
@@ -102,69 +118,102 @@ def problem(row: int, name: str, kind: str, message: str) -> InputProblem:
 
 
 def _checked(feature: Feature, values: Sequence[Any], problems: list[InputProblem]) -> Array | None:
+    """The feature's array; None where a problem was found and added to `problems`."""
     n_problems = len(problems)
+    values = _typed(feature, values, problems)
     if feature.categories is not None and feature.unknown != "allow":
         values = _known_categories(feature, values, problems)
     if not feature.nullable:
-        for row, value in enumerate(values):
-            if value is None:
-                problems.append(
-                    problem(row, feature.name, "missing_value", "Input should not be null")
-                )
+        _refuse_missing(feature, values, problems)
+    if feature.type in ("integer", "number"):
+        _refuse_out_of_bounds(feature, values, problems)
+    return feature.array(values) if len(problems) == n_problems else None
+
+
+def _typed(feature: Feature, values: Sequence[Any], problems: list[InputProblem]) -> Sequence[Any]:
+    """The values as the one Python type that stands for the feature's."""
+    wanted = _PYTHON_TYPES[feature.type]
+    if set(map(type, values)) <= {wanted, type(None)}:
+        return values
+    typed: list[Any] = []
     for row, value in enumerate(values):
-        if type(value) is float and not math.isfinite(value):
-            problems.append(
-                problem(row, feature.name, "finite_number", "Input should be a finite number")
-            )
-    if len(problems) > n_problems:
-        return None
-    if feature.type == "string":
-        values = [plain(value) for value in values]
-        _refuse(feature, values, str, "string", problems)
-    elif feature.type == "boolean":
-        _refuse(feature, values, bool, "boolean", problems)
-    if len(problems) > n_problems:
-        return None
-    try:
-        return feature.array(values)
-    except (TypeError, ValueError, OverflowError):
-        problems.extend(_misfits(feature, values))
-        return None
+        try:
+            typed.append(None if value is None else _TYPED[feature.type](plain(value)))
+        except (TypeError, ValueError, OverflowError) as error:
+            problems.append(problem(row, feature.name, f"{feature.type}_type", str(error)))
+    return typed
+
+
+def _integer(value: Any) -> int:
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, float | Decimal) and math.isfinite(value) and value == int(value):
+        return int(value)
+    raise TypeError("Input should be a valid integer")
+
+
+def _number(value: Any) -> float:
+    if inexact_as_float(value):
+        raise ValueError("Input is an integer beyond 2**53, which a float cannot hold exactly")
+    if isinstance(value, int | float | Decimal):
+        return float(value)
+    raise TypeError("Input should be a valid number")
+
+
+def _boolean(value: Any) -> bool:
+    if isinstance(value, bool):
+        return value
+    raise TypeError("Input should be a valid boolean")
+
+
+def _string(value: Any) -> str:
+    if isinstance(value, str):
+        return str(value)
+    raise TypeError("Input should be a valid string")
+
+
+_PYTHON_TYPES = {"integer": int, "number": float, "boolean": bool, "string": str}
+_TYPED: dict[str, Callable[[Any], Any]] = {
+    "integer": _integer,
+    "number": _number,
+    "boolean": _boolean,
+    "string": _string,
+}
 
 
 def _known_categories(
     feature: Feature, values: Sequence[Any], problems: list[InputProblem]
 ) -> list[Any]:
-    known = set(feature.categories or ())
-    checked: list[Any] = []
-    for row, value in enumerate(values):
-        value = plain(value)
-        if value is not None and value not in known:
-            if feature.unknown == "missing":
-                value = None
-            else:
-                message = "Input should be one of the categories that the model knows"
-                problems.append(problem(row, feature.name, "unknown_category", message))
-        checked.append(value)
-    return checked
+    known = {None, *(feature.categories or ())}
+    if feature.unknown == "missing":
+        return [value if value in known else None for value in values]
+    message = "Input should be one of the categories that the model knows"
+    problems.extend(
+        problem(row, feature.name, "unknown_category", message)
+        for row, value in enumerate(values)
+        if value not in known
+    )
+    return list(values)
 
 
-def _refuse(
-    feature: Feature, values: Sequence[Any], wanted: type, word: str, problems: list[InputProblem]
+def _refuse_missing(feature: Feature, values: Sequence[Any], problems: list[InputProblem]) -> None:
+    problems.extend(
+        problem(row, feature.name, "missing_value", "Input should not be null")
+        for row, value in enumerate(values)
+        if value is None
+    )
+
+
+def _refuse_out_of_bounds(
+    feature: Feature, values: Sequence[Any], problems: list[InputProblem]
 ) -> None:
+    least, largest = feature.bounds
     for row, value in enumerate(values):
-        if value is not None and not isinstance(value, wanted):
-            message = f"Input should be a valid {word}"
-            problems.append(problem(row, feature.name, f"{word}_type", message))
-
-
-def _misfits(feature: Feature, values: Sequence[Any]) -> list[InputProblem]:
-    """The rows for which `Feature.array` failed, found one by one."""
-    found = []
-    for row, value in enumerate(values):
-        try:
-            feature.array([value])
-        except (TypeError, ValueError, OverflowError):
-            message = f"Input should be a valid {feature.type} of at most 64 bits"
-            found.append(problem(row, feature.name, f"{feature.type}_type", message))
-    return found
+        if value is None or least <= value <= largest:
+            continue
+        if math.isfinite(value):
+            message = f"Input should be from {least} to {largest}"
+            problems.append(problem(row, feature.name, "out_of_range", message))
+        else:
+            message = "Input should be a finite number"
+            problems.append(problem(row, feature.name, "finite_number", message))

@@ -9,7 +9,7 @@ import numpy as np
 from threadpoolctl import ThreadpoolController
 
 from tabserve.artifact import Exactness
-from tabserve.errors import MissingExtra, UntrustedModel
+from tabserve.errors import BadModelOutput, InvalidInput, MissingExtra, UntrustedModel
 from tabserve.output import Target
 from tabserve.signature import Feature, Signature
 from tabserve.types import Array, Columns, Outputs, n_rows
@@ -31,19 +31,34 @@ TRUSTED_TYPES = {
     "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor": (
         "the node table of histogram gradient boosting"
     ),
+    "sklearn.compose._column_transformer.make_column_selector": "a pattern and dtypes",
     "sklearn.calibration._CalibratedClassifier": "a classifier with its calibrators",
     "sklearn.calibration._SigmoidCalibration": "two numbers of Platt scaling",
+    "sklearn.calibration._TemperatureScaling": "one number",
+    "sklearn.utils._bunch.Bunch": "a dict, of a voter's or a stack's estimators by name",
+    "functools.partial": "skops looks at the function in it as at any other",
+    "sklearn.utils.validation.check_array": "in histogram boosting with categories: makes an array",
+    "scipy._lib.array_api_compat.numpy._aliases.asarray": "in a spline: makes an array",
     "sklearn.neural_network._stochastic_optimizers.AdamOptimizer": "numbers left from training",
     "sklearn.neural_network._stochastic_optimizers.SGDOptimizer": "numbers left from training",
     "sklearn.feature_selection._univariate_selection.f_classif": "a score function of sklearn",
     "sklearn.feature_selection._univariate_selection.f_regression": "a score function of sklearn",
     "sklearn.feature_selection._univariate_selection.chi2": "a score function of sklearn",
+    "sklearn.feature_selection._mutual_info.mutual_info_classif": "a score function of sklearn",
+    "sklearn.feature_selection._mutual_info.mutual_info_regression": "a score function of sklearn",
     "sklearn.neighbors._kd_tree.KDTree": "the point table of nearest neighbours",
     "sklearn.neighbors._ball_tree.BallTree": "the point table of nearest neighbours",
     "sklearn.metrics._dist_metrics.EuclideanDistance64": "a metric without state",
     "sklearn.metrics._dist_metrics.ManhattanDistance64": "a metric without state",
     "sklearn.metrics._dist_metrics.MinkowskiDistance64": "a metric and its exponent",
+    "sklearn.metrics._dist_metrics.ChebyshevDistance64": "a metric without state",
+    "sklearn._loss.loss.HalfTweedieLoss": "a loss and its exponent",
     "sklearn._loss.loss.HalfTweedieLossIdentity": "a loss and its exponent",
+    "sklearn.metrics._scorer._CurveScorer": "how a threshold was tuned; not called to predict",
+    "sklearn.metrics._scorer._Scorer": "how a threshold was tuned; not called to predict",
+    "sklearn.metrics._classification.balanced_accuracy_score": "a score function of sklearn",
+    "sklearn.utils._metadata_requests.MetadataRequest": "names of parameters",
+    "sklearn.utils._metadata_requests.MethodMetadataRequest": "names of parameters",
     "scipy.sparse._csr.csr_matrix": "three arrays",
     "scipy.interpolate._bsplines.BSpline": "knots and coefficients",
 }
@@ -53,7 +68,7 @@ TRUSTED_TYPES = {
 ROWS_FOR_THREADS = 256
 
 # Final estimators whose `predict` is, in their source, the class with the largest predict_proba;
-# for any other both are called.
+# for any other both are called. Not KNeighborsClassifier: it breaks ties before it divides.
 ARGMAX_CLASSIFIERS = frozenset(
     {
         "DecisionTreeClassifier",
@@ -61,7 +76,6 @@ ARGMAX_CLASSIFIERS = frozenset(
         "RandomForestClassifier",
         "ExtraTreesClassifier",
         "BaggingClassifier",
-        "KNeighborsClassifier",
     }
 )
 
@@ -127,6 +141,13 @@ def estimators(model: Any) -> Iterator[Any]:
         elif hasattr(value, "get_params") and not isinstance(value, type):
             yield value
             stack.extend(vars(value).values())
+        elif type(value).__module__.startswith("sklearn.") and hasattr(value, "__dict__"):
+            stack.extend(vars(value).values())  # such as _CalibratedClassifier
+
+
+def chosen(model: Any) -> Any:
+    """What a search found: it predicts as the search does, without the search's own records."""
+    return getattr(model, "best_estimator_", model)
 
 
 def final_estimator(model: Any) -> Any:
@@ -158,6 +179,7 @@ BITS = frozenset(
         "BaggingClassifier", "BaggingRegressor",
         "MultiOutputClassifier", "MultiOutputRegressor",
         "DummyClassifier", "DummyRegressor",
+        "_BinMapper",  # of histogram boosting
     }
 )  # fmt: skip
 
@@ -171,9 +193,25 @@ def exactness_of(model: Any) -> Exactness:
         name = type(estimator).__name__
         if name in _BOOSTED_REGRESSORS and estimator.loss in _IDENTITY_LINKS:
             continue
-        if name not in BITS or not type(estimator).__module__.startswith("sklearn."):
+        if name == "FunctionTransformer" and estimator.func is None:
+            continue  # what "passthrough" becomes
+        if name not in BITS or not _is_sklearns(type(estimator)):
             return "close"
     return "bits"
+
+
+def _is_sklearns(kind: type) -> bool:
+    """Not a class of the user's that has the same name."""
+    return kind.__module__.startswith("sklearn.")
+
+
+# Dtypes that need no pandas Series, which takes 100 µs to make.
+_NUMPY_DTYPES = frozenset(
+    {
+        "bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64",
+        "float16", "float32", "float64",
+    }
+)  # fmt: skip
 
 
 class NativeEngine:
@@ -202,16 +240,26 @@ class NativeEngine:
         self._targets = targets
         self._wants_label = any(part.endswith("label") for part in parts)
         self._wants_proba = any(part.endswith("proba") for part in parts)
-        self._label_is_argmax = type(final_estimator(model)).__name__ in ARGMAX_CLASSIFIERS
+        final = type(final_estimator(model))
+        self._label_is_argmax = _is_sklearns(final) and final.__name__ in ARGMAX_CLASSIFIERS
         self._threads = _ThreadLimit(max(1, joblib.cpu_count() // workers))
 
     def predict(self, columns: Columns) -> Outputs:
+        """Raises InvalidInput where a number, scaled by the model, is no longer one.
+
+        Trees take float32: what that cannot hold is infinite, and scikit-learn refuses it.
+        """
         self._threads.set_for(n_rows(columns))
-        if self._signature.layout == "frame":
-            return self.outputs(frame(self._signature, columns))
-        return self.outputs(
-            np.column_stack([columns[feature.name] for feature in self._signature.features])
-        )
+        try:
+            with np.errstate(over="ignore", invalid="ignore"):
+                return self.outputs(frame_or_array(self._signature, columns))
+        except ValueError as error:
+            if "too large for dtype" not in str(error):
+                raise
+            message = "A number is too large for the model"
+            raise InvalidInput(
+                [{"loc": ("body",), "msg": message, "type": "out_of_range"}]
+            ) from None
 
     def outputs(self, inputs: Any) -> Outputs:
         """inputs: the DataFrame or array that the model itself takes."""
@@ -224,9 +272,9 @@ class NativeEngine:
             return {target.part("value"): _flat(self._model.predict(inputs)).astype(np.float64)}
         outputs: Outputs = {}
         if self._wants_proba and target.has_proba:
-            outputs[target.part("proba")] = np.asarray(
-                self._model.predict_proba(inputs), dtype=np.float64
-            )
+            proba = self._model.predict_proba(inputs)
+            one = proba[0] if isinstance(proba, list) else proba  # a list of outputs, and one of it
+            outputs[target.part("proba")] = np.asarray(one, dtype=np.float64)
         if self._wants_label:
             if self._label_is_argmax and self._wants_proba and target.has_proba:
                 labels = np.array(target.classes, dtype=object)
@@ -246,30 +294,39 @@ class NativeEngine:
                 outputs[target.part("label")] = _objects(predicted[:, i])
         if self._wants_proba:
             probas = self._model.predict_proba(inputs)
+            if not isinstance(probas, list):
+                raise BadModelOutput(
+                    f"predict_proba of {type(self._model).__name__} gives one number per output "
+                    "and not one per class; fit a MultiOutputClassifier."
+                )
             for target, proba in zip(self._targets, probas, strict=True):
                 outputs[target.part("proba")] = np.asarray(proba, dtype=np.float64)
         return outputs
 
 
-def frame(signature: Signature, columns: Columns) -> Any:
-    """The DataFrame that the model was fitted on, in its order and dtypes."""
-    series = {
-        feature.name: _series(feature, columns[feature.name]) for feature in signature.features
+def frame_or_array(signature: Signature, columns: Columns) -> Any:
+    """What the model takes: a DataFrame, or an array, in the order and dtypes of its training."""
+    given = {
+        feature.name: _as_trained(feature, columns[feature.name]) for feature in signature.features
     }
-    return pd.DataFrame(series, copy=False)
+    if signature.layout == "array":
+        return np.column_stack(list(given.values()))
+    return pd.DataFrame(given, copy=False)
 
 
-def _series(feature: Feature, column: Array) -> Any:
+def _as_trained(feature: Feature, column: Array) -> Any:
+    """The column in its dtype of the training data: float32, say, rounds before a scaler does."""
     if feature.dtype == "category":
-        categories = pd.CategoricalDtype(list(feature.categories or ()))
-        return pd.Series(column, dtype=categories)
-    if feature.dtype == "object":
-        if feature.missing == "nan":
-            column = np.array([np.nan if value is None else value for value in column], object)
-        return pd.Series(column, dtype=object)
-    if column.dtype == object or feature.dtype in ("Int64", "Float64", "boolean"):
+        return pd.Series(column, dtype=pd.CategoricalDtype(list(feature.categories or ())))
+    if feature.dtype == "object" or (feature.dtype == "bool" and feature.nullable):
+        objects = column.astype(object)
+        objects[pd.isna(objects)] = np.nan if feature.missing == "nan" else None
+        return pd.Series(objects, dtype=object)
+    if feature.dtype not in _NUMPY_DTYPES:
         return pd.Series(column, dtype=feature.dtype)
-    return column
+    if feature.type == "integer" and feature.nullable:
+        return column  # float64, as pandas itself reads integers some of which are missing
+    return column.astype(feature.dtype, copy=False)
 
 
 def _flat(predicted: Any) -> Array:

@@ -1,0 +1,146 @@
+"""Choosing the golden rows of a sample, and what the original model says of them."""
+
+from typing import Any
+
+import numpy as np
+
+from tabserve import parity
+from tabserve.artifact import GoldenRows
+from tabserve.engines import native
+from tabserve.errors import InvalidInput, MissingExtra, PackError
+from tabserve.signature import Signature
+from tabserve.types import Outputs, concatenate
+
+try:
+    import pandas as pd
+except ImportError as error:
+    raise MissingExtra(error.name or "pandas", "sklearn") from None
+
+# Enough to meet every branch that a sample shows; each is computed alone at every start, which is
+# some milliseconds a row.
+N_SAMPLED = 64
+MOST = 200
+
+
+def golden_rows(
+    original: native.NativeEngine, sample: Any, signature: Signature
+) -> tuple[Signature, GoldenRows]:
+    """Rows of the sample with the original model's outputs, and the signature that they prove.
+
+    In it a feature may be null only where the model takes that.
+    Raises PackError for a sample that the API would refuse, an answer that is not finite, and a
+    policy that the model cannot keep.
+    """
+    golden = _of_the_sample(original, sample, signature)
+    signature, golden = _with_nulls(original, signature, golden)
+    _refuse_failing_policies(original, signature, golden)
+    return signature, golden
+
+
+def _of_the_sample(original: native.NativeEngine, sample: Any, signature: Signature) -> GoldenRows:
+    """Rows of the sample, with what the original model says of the very same frame."""
+    chosen = sample.iloc[_positions(sample)]
+    rows = _records(chosen, signature)
+    try:
+        signature.columns({name: [row[name] for row in rows] for name in chosen.columns})
+    except InvalidInput as error:
+        found = error.problems[0]
+        raise PackError(
+            f"The sample data has a value that the API would refuse, in {found['loc'][1]}: "
+            f"{found['msg']}. Sample the data that the model was fitted on, or say with --unknown "
+            "what becomes of a category that it does not know."
+        ) from None
+    outputs = original.outputs(chosen if signature.layout == "frame" else chosen.to_numpy())
+    _refuse_not_finite(outputs)
+    return GoldenRows(rows=rows, outputs=outputs)
+
+
+def _with_nulls(
+    original: native.NativeEngine, signature: Signature, golden: GoldenRows
+) -> tuple[Signature, GoldenRows]:
+    """With a golden row more for each feature that may be null and in the sample never is.
+
+    A feature may not be null after all where the model fails on that row.
+    """
+    features, rows, outputs = [], list(golden.rows), [golden.outputs]
+    for feature in signature.features:
+        if feature.nullable and all(row[feature.name] is not None for row in golden.rows):
+            row = golden.rows[0] | {feature.name: None}
+            answer = _attempt(original, signature, row)
+            if answer is None:
+                feature = feature.model_copy(update={"nullable": False})
+            else:
+                rows.append(row)
+                outputs.append(answer)
+        features.append(feature)
+    proven = signature.model_copy(update={"features": tuple(features)})
+    return proven, GoldenRows(rows=rows, outputs=concatenate(outputs))
+
+
+def _refuse_failing_policies(
+    original: native.NativeEngine, signature: Signature, golden: GoldenRows
+) -> None:
+    """A policy that the model cannot keep would be an error 500 for each such request."""
+    for feature in signature.features:
+        if feature.unknown == "missing" and not feature.nullable:
+            raise PackError(
+                f"Unknown categories of {feature.name} were to become missing values, but the "
+                "model takes none there."
+            )
+        if feature.unknown == "allow" and feature.type == "string":
+            row = golden.rows[0] | {feature.name: "a category that nobody has"}
+            if _attempt(original, signature, row) is None:
+                raise PackError(
+                    f"Unknown categories of {feature.name} were to be allowed, but the model fails "
+                    'on one; give its encoder handle_unknown="ignore", or leave the policy out.'
+                )
+
+
+def _attempt(
+    original: native.NativeEngine, signature: Signature, row: dict[str, Any]
+) -> Outputs | None:
+    try:
+        outputs = original.predict(parity.columns_of(signature, [row]))
+        _refuse_not_finite(outputs)
+    except Exception:  # noqa: BLE001 - whatever a library raises: the model cannot take the row
+        return None
+    return outputs
+
+
+def _positions(sample: Any) -> list[int]:
+    """Evenly spread rows, and those with the ends, the missing values and each common category."""
+    n_rows = len(sample)
+    positions = dict.fromkeys(
+        np.linspace(0, n_rows - 1, min(N_SAMPLED, n_rows)).round().astype(int).tolist()
+    )
+    for name in sample.columns:
+        column = sample[name].reset_index(drop=True)
+        missing = column[column.isna()].index[:1].tolist()
+        present = column.dropna()
+        if pd.api.types.is_numeric_dtype(present) and len(present):
+            ends = [present.idxmin(), present.idxmax()]
+        else:
+            ends = present.drop_duplicates().index[:20].tolist()
+        positions |= dict.fromkeys([*missing, *map(int, ends)])
+    return list(positions)[:MOST]
+
+
+def _records(sample: Any, signature: Signature) -> list[dict[str, Any]]:
+    """The rows as a client would send them: missing values null, integers without a fraction."""
+    listed = {}
+    for feature in signature.features:
+        column = sample[feature.name].astype(object)
+        listed[feature.name] = [
+            None if missing else value
+            for value, missing in zip(column.tolist(), column.isna(), strict=True)
+        ]
+    return [dict(zip(listed, values, strict=True)) for values in zip(*listed.values(), strict=True)]
+
+
+def _refuse_not_finite(outputs: Outputs) -> None:
+    for part, array in outputs.items():
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise PackError(
+                f"The model's {part} is not a finite number for some rows of the sample data; "
+                "JSON cannot say that, and no server should."
+            )

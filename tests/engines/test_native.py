@@ -1,0 +1,178 @@
+"""The native engine: inputs as the model was trained on them, outputs as the model gives them."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import threadpoolctl
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.compose import make_column_transformer
+from sklearn.ensemble import (
+    BaggingClassifier,
+    ExtraTreesClassifier,
+    HistGradientBoostingRegressor,
+    RandomForestClassifier,
+)
+from sklearn.linear_model import LinearRegression, LogisticRegression
+from sklearn.model_selection import FixedThresholdClassifier
+from sklearn.multioutput import MultiOutputClassifier
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
+from sklearn.svm import SVC
+from sklearn.tree import DecisionTreeClassifier, ExtraTreeClassifier
+
+from tabserve.engines import native
+from tabserve.errors import UntrustedModel
+from tabserve.output import Renderer, Target
+from tabserve.signature import Feature, Signature
+
+SIGNATURE = Signature(
+    features=(
+        Feature(name="a", type="number", dtype="float64"),
+        Feature(name="b", type="number", dtype="float64"),
+    )
+)
+VALUES = np.random.default_rng(0).integers(0, 4, (60, 2)).astype(float)
+ROWS = pd.DataFrame(VALUES, columns=["a", "b"])
+TARGET = np.where((VALUES[:, 0] + VALUES[:, 1]) % 3 > 1, "Yes", "No")
+CLASSES = Target(kind="classes", classes=("No", "Yes"), has_proba=True)
+
+
+def engine(model: Any, *targets: Target) -> native.NativeEngine:
+    return native.NativeEngine(model, SIGNATURE, targets, Renderer(targets, None).parts)
+
+
+def columns(rows: pd.DataFrame) -> dict[str, Any]:
+    return {name: rows[name].to_numpy() for name in rows}
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        DecisionTreeClassifier(max_depth=2),
+        ExtraTreeClassifier(max_depth=2),
+        RandomForestClassifier(4, max_depth=2),
+        ExtraTreesClassifier(4, max_depth=2),
+        BaggingClassifier(KNeighborsClassifier(2), n_estimators=4),
+        KNeighborsClassifier(4),
+        KNeighborsClassifier(4, weights="distance"),
+        FixedThresholdClassifier(LogisticRegression(), threshold=0.2, pos_label="Yes"),
+        make_pipeline(StandardScaler(), DecisionTreeClassifier(max_depth=2)),
+    ],
+    ids=repr,
+)
+def test_the_label_is_what_predict_says_in_ties_and_with_thresholds_too(model: Any) -> None:
+    model.fit(ROWS, TARGET)
+    outputs = engine(model, CLASSES).predict(columns(ROWS))
+    assert outputs["label"].tolist() == model.predict(ROWS).tolist()
+    assert outputs["proba"].tolist() == model.predict_proba(ROWS).tolist()
+
+
+def test_a_part_that_no_answer_needs_is_not_computed() -> None:
+    model = RandomForestClassifier(2).fit(ROWS, TARGET)
+    only = native.NativeEngine(model, SIGNATURE, (CLASSES,), frozenset({"proba"}))
+    assert only.predict(columns(ROWS)).keys() == {"proba"}
+    bare = engine(SVC().fit(ROWS, TARGET), Target(kind="classes", classes=("No", "Yes")))
+    assert bare.predict(columns(ROWS)).keys() == {"label"}
+
+
+def test_one_output_of_a_model_for_several_is_one_output() -> None:
+    model = MultiOutputClassifier(DecisionTreeClassifier(max_depth=2)).fit(ROWS, TARGET[:, None])
+    outputs = engine(model, CLASSES).predict(columns(ROWS))
+    assert outputs["label"].tolist() == model.predict(ROWS)[:, 0].tolist()
+    assert outputs["proba"].tolist() == model.predict_proba(ROWS)[0].tolist()
+    line = LinearRegression().fit(ROWS, VALUES[:, :1])
+    assert engine(line, Target(kind="number")).predict(columns(ROWS))["value"].shape == (60,)
+
+
+@pytest.mark.parametrize(
+    ("feature", "column", "expected"),
+    [
+        ({"type": "number", "dtype": "float32"}, np.array([0.1]), pd.Series(np.float32([0.1]))),
+        ({"type": "integer", "dtype": "int8"}, np.array([1]), pd.Series([1], dtype="int8")),
+        ({"type": "integer", "dtype": "int64", "nullable": True}, np.array([1.0, np.nan]),
+         pd.Series([1.0, np.nan])),
+        ({"type": "integer", "dtype": "Int64", "nullable": True}, np.array([1.0, np.nan]),
+         pd.Series([1, None], dtype="Int64")),
+        ({"type": "boolean", "dtype": "bool"}, np.array([True]), pd.Series([True])),
+        ({"type": "boolean", "dtype": "bool", "nullable": True}, np.array([True, None], object),
+         pd.Series([True, np.nan], dtype=object)),
+        ({"type": "boolean", "dtype": "boolean", "nullable": True}, np.array([True, None], object),
+         pd.Series([True, None], dtype="boolean")),
+        ({"type": "string", "dtype": "object", "missing": "nan"}, np.array(["a", None], object),
+         pd.Series(["a", np.nan], dtype=object)),
+        ({"type": "string", "dtype": "object", "missing": "none"}, np.array(["a", None], object),
+         pd.Series(["a", None], dtype=object)),
+        ({"type": "string", "dtype": "str"}, np.array(["a", None], object),
+         pd.Series(["a", None], dtype="str")),
+        ({"type": "string", "dtype": "category", "categories": ("b", "a")},
+         np.array(["a", None], object), pd.Series(pd.Categorical(["a", None], ["b", "a"]))),
+        ({"type": "integer", "dtype": "category", "categories": (1, 2), "nullable": True},
+         np.array([2.0, np.nan]), pd.Series(pd.Categorical([2, None], [1, 2]))),
+        ({"type": "number", "dtype": "object", "nullable": True}, np.array([1.5, np.nan]),
+         pd.Series([1.5, np.nan], dtype=object)),
+    ],
+)  # fmt: skip
+def test_a_column_reaches_the_model_as_it_was_in_training(
+    feature: Any, column: Any, expected: Any
+) -> None:
+    signature = Signature(features=(Feature(name="x", **feature),))
+    frame = native.frame_or_array(signature, {"x": column})
+    pd.testing.assert_frame_equal(frame, expected.to_frame("x"))
+
+
+def test_columns_go_to_the_model_in_its_order_by_name() -> None:
+    turned = dict(reversed(columns(ROWS).items()))
+    assert list(native.frame_or_array(SIGNATURE, turned)) == ["a", "b"]
+    array = SIGNATURE.model_copy(update={"layout": "array"})
+    assert native.frame_or_array(array, turned).tolist() == VALUES.tolist()
+
+
+def test_n_jobs_is_1_however_deep() -> None:
+    forest = RandomForestClassifier(2, n_jobs=-1)
+    model = CalibratedClassifierCV(make_pipeline(StandardScaler(), forest), cv=2)
+    model.fit(ROWS, TARGET).n_jobs = 2
+    engine(model, CLASSES)
+    found = [getattr(inner, "n_jobs", None) for inner in native.estimators(model)]
+    assert sum(isinstance(inner, RandomForestClassifier) for inner in native.estimators(model)) == 3
+    assert set(found) == {None, 1}
+
+
+def test_a_few_rows_have_one_thread_and_many_the_workers_share() -> None:
+    served = native.NativeEngine(
+        RandomForestClassifier(2).fit(ROWS, TARGET), SIGNATURE, (CLASSES,), frozenset({"proba"})
+    )
+    with threadpoolctl.threadpool_limits(2):
+        served.predict(columns(ROWS[:1]))
+        assert {pool["num_threads"] for pool in threadpoolctl.threadpool_info()} == {1}
+
+
+@pytest.mark.parametrize(
+    ("model", "exactness"),
+    [
+        (make_pipeline(StandardScaler(), RandomForestClassifier(2)), "bits"),
+        (make_column_transformer(("passthrough", ["a"])), "bits"),
+        (FunctionTransformer(np.log1p), "close"),
+        (make_pipeline(StandardScaler(), LogisticRegression()), "close"),
+        (BaggingClassifier(LogisticRegression(), n_estimators=2), "close"),
+        (HistGradientBoostingRegressor(max_iter=2), "bits"),
+        (HistGradientBoostingRegressor(max_iter=2, loss="poisson"), "close"),
+        (type("RandomForestClassifier", (RandomForestClassifier,), {})(2), "close"),
+    ],
+)
+def test_bits_is_only_for_what_compares_and_adds_in_a_fixed_order(
+    model: Any, exactness: str
+) -> None:
+    target = VALUES.sum(axis=1) if isinstance(model, HistGradientBoostingRegressor) else TARGET
+    assert native.exactness_of(model.fit(ROWS, target)) == exactness
+
+
+def test_every_trusted_type_has_a_reason_and_no_code_is_loaded_from_a_hostile_file() -> None:
+    assert all(native.TRUSTED_TYPES.values())
+    for content in (b"", b"PK\x03\x04", b"cos\nsystem\n(S'true'\ntR."):
+        with pytest.raises(UntrustedModel):
+            native.load(content, "skops", allow_pickle=True)
+    with pytest.raises(UntrustedModel, match="--allow-pickle"):
+        native.load(b"cos\nsystem\n(S'true'\ntR.", "joblib", allow_pickle=False)

@@ -1,0 +1,117 @@
+"""`tabserve check`: what it says, and the exit code by which a pipeline decides."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+from sklearn.pipeline import Pipeline
+
+import tabserve
+from tabserve.checking import Finding, Report, check, show
+from tabserve.errors import ArtifactError
+from tests.test_packing import NUMBERS, TREE
+
+
+@pytest.fixture
+def folder(repository: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(repository / "churn" / "1.2.3", tmp_path / "churn" / "1.2.3")
+
+
+def findings(path: Path, **options: Any) -> dict[str, Finding]:
+    return {found.subject: found for found in check(str(path), **options).findings}
+
+
+def test_a_sound_artefact_is_told_in_full_and_ends_with_0(folder: Path, pipeline: Pipeline) -> None:
+    report = check(str(folder.parents[1]))
+    texts = {found.subject: found.text for found in report.findings}
+    assert report.exit_code == 0
+    assert {found.verdict for found in report.findings} == {"ok"}
+    assert texts["artefact"] == f"churn 1.2.3 at {folder}"
+    assert texts["model"] == (
+        "Pipeline(RandomForestClassifier), 4 features: tenure_months (integer, may be null), "
+        "monthly_charges (number, may be null), total_charges (number, may be null), "
+        "contract_type (string)"
+    )
+    assert texts["answer"] == (
+        "churn_probability, model_version, prediction_id, prediction_timestamp, risk_category"
+    )
+    assert texts["trust"] == "skops: data only"
+    assert (
+        "reproduced by the native engine, class bits, largest difference 0" in texts["golden rows"]
+    )
+
+
+def test_another_version_of_a_library_is_a_warning_and_ends_with_1(folder: Path) -> None:
+    path = folder / "manifest.json"
+    manifest = json.loads(path.read_text())
+    found = manifest["libraries"]["sklearn"]
+    manifest["libraries"] |= {"sklearn": "1.0.0", "no-such-library": "2.0"}
+    path.write_text(json.dumps(manifest))
+    report = check(str(folder))
+    warnings = {row.subject: row.text for row in report.findings if row.verdict == "warning"}
+    assert report.exit_code == 1
+    assert warnings == {
+        "sklearn": f"packed with 1.0.0, {found} is installed here",
+        "no-such-library": "packed with 2.0, not installed here",
+    }
+
+
+@pytest.mark.parametrize("name", ["model.skops", "golden.jsonl"])
+def test_an_altered_file_is_refused_and_not_loaded_and_ends_with_2(folder: Path, name: str) -> None:
+    (folder / name).write_bytes((folder / name).read_bytes() + b" ")
+    report = check(str(folder))
+    refused = {row.subject: row.text for row in report.findings if row.verdict == "refused"}
+    assert report.exit_code == 2
+    assert list(refused) == [name]
+    assert "was changed after packing" in refused[name]
+    assert "golden rows" not in {row.subject for row in report.findings}
+
+
+def test_a_pickle_is_refused_unless_allowed_and_a_warning_then(tmp_path: Path) -> None:
+    tabserve.pack(TREE, tmp_path, name="m", version="1", data=NUMBERS, format="joblib")
+    assert check(str(tmp_path)).exit_code == 2
+    assert "--allow-pickle" in findings(tmp_path)["trust"].text
+    allowed = findings(tmp_path, allow_pickle=True)
+    assert check(str(tmp_path), allow_pickle=True).exit_code == 1
+    assert allowed["trust"].text == "joblib: runs code of the file when loaded"
+    assert allowed["golden rows"].verdict == "ok"
+
+
+def test_golden_rows_that_do_not_come_out_end_with_2(folder: Path) -> None:
+    path = folder / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["signature"]["features"][0]["type"] = "boolean"
+    path.write_text(json.dumps(manifest))
+    found = findings(folder)["golden rows"]
+    assert found.verdict == "refused"
+    assert "tenure_months: Input should be a valid boolean" in found.text
+
+
+def test_a_path_without_a_model_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match="Expected a packed model"):
+        check(str(tmp_path))
+
+
+def test_the_table_shows_brackets_as_they_are() -> None:
+    console = Console(record=True, width=200, file=None, quiet=False)
+    with console.capture() as capture:
+        show(Report([Finding("model", "ok", "features: [red]x[/red], expected [0.5]")]), console)
+    assert capture.get().split() == [
+        "ok",
+        "model",
+        "features:",
+        "[red]x[/red],",
+        "expected",
+        "[0.5]",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "code"),
+    [([], 0), (["ok"], 0), (["ok", "warning"], 1), (["refused", "warning"], 2)],
+)
+def test_the_worst_finding_decides_the_exit_code(verdicts: list[Any], code: int) -> None:
+    assert Report([Finding("x", verdict, "") for verdict in verdicts]).exit_code == code

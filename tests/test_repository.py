@@ -1,0 +1,128 @@
+"""Which version a path means, and that loading one proves it."""
+
+import hashlib
+import json
+import shutil
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tabserve.artifact import Artifact
+from tabserve.errors import ArtifactError, NotReproduced, UntrustedModel
+from tabserve.repository import find, load, version_key
+
+
+@pytest.fixture
+def models(repository: Path, tmp_path: Path) -> Path:
+    """A repository that the test may change."""
+    return shutil.copytree(repository, tmp_path / "models")
+
+
+def forge(folder: Path, name: str, content: bytes) -> None:
+    """Alter a file and its hash, as one who can write the manifest could."""
+    (folder / name).write_bytes(content)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["files"][name] = hashlib.sha256(content).hexdigest()
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+def golden_rows(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "golden.jsonl").read_text().splitlines()]
+
+
+def forge_golden(folder: Path, rows: list[dict[str, Any]]) -> None:
+    forge(folder, "golden.jsonl", "".join(json.dumps(row) + "\n" for row in rows).encode())
+
+
+def test_a_path_is_a_version_a_name_or_a_repository(models: Path) -> None:
+    expected = models / "churn" / "1.2.3"
+    for path in (expected, models / "churn", models, str(models)):
+        assert find(path).folder == expected
+
+
+def test_versions_are_ordered_as_semver_orders_them() -> None:
+    ordered = [
+        "0.9", "1.0.0-1", "1.0.0-2", "1.0.0-alpha", "1.0.0-alpha.1", "1.0.0-alpha.2",
+        "1.0.0-alpha.10", "1.0.0-alpha.beta", "1.0.0-rc.1", "1.0.0", "1.0.1", "1.2", "1.2.3",
+        "1.9", "1.10", "v2", "2.0.1", "v10",
+    ]  # fmt: skip
+    for lower, higher in pairwise(ordered):
+        assert version_key(lower) < version_key(higher), (lower, higher)
+    assert version_key("1.0rc1") < version_key("1.0") == version_key("1.0.0")
+    assert version_key("2024-01-31") < version_key("2024-02-01")
+
+
+def test_the_highest_version_is_chosen_and_unfinished_folders_are_not(models: Path) -> None:
+    for version in ("1.10.0", "1.9.0", "2.0.0-rc.1", ".packing-9"):
+        shutil.copytree(models / "churn" / "1.2.3", models / "churn" / version)
+    (models / "churn" / "9.0.0").mkdir()
+    assert find(models).folder.name == "2.0.0-rc.1"
+    shutil.rmtree(models / "churn" / "2.0.0-rc.1")
+    assert find(models).folder.name == "1.10.0"
+
+
+def test_several_names_are_listed(models: Path) -> None:
+    shutil.copytree(models / "churn", models / "default")
+    with pytest.raises(ArtifactError, match=r"several models; name one of .*/churn, .*/default\."):
+        find(models)
+
+
+@pytest.mark.parametrize("path", ["", "nothing", "file"])
+def test_a_path_without_a_model_is_refused_with_a_sentence(tmp_path: Path, path: str) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ArtifactError, match=r"Expected a packed model at .*found none"):
+        find(tmp_path / path)
+
+
+def test_a_loaded_model_has_reproduced_its_golden_rows(models: Path) -> None:
+    loaded = load(find(models))
+    assert (loaded.difference, loaded.manifest.parity.exactness) == (0.0, "bits")
+
+
+def test_a_golden_row_altered_with_its_hash_is_not_reproduced_and_named(models: Path) -> None:
+    folder = models / "churn" / "1.2.3"
+    rows = golden_rows(folder)
+    rows[4]["outputs"]["proba"][0] += 1e-15
+    forge_golden(folder, rows)
+    with pytest.raises(NotReproduced, match=r"row 5 of golden\.jsonl, proba: expected"):
+        load(Artifact(folder))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda row: row["row"].update(contract_type="Weekly"), "contract_type"),
+        (lambda row: row["row"].update(surprise=1), "other features"),
+        (lambda row: row["row"].pop("contract_type"), "other features"),
+        (lambda row: row["row"].update(tenure_months="12"), "tenure_months"),
+    ],
+)
+def test_a_golden_row_that_does_not_fit_the_model_is_refused(
+    models: Path, change: Any, message: str
+) -> None:
+    folder = models / "churn" / "1.2.3"
+    rows = golden_rows(folder)
+    change(rows[2])
+    forge_golden(folder, rows)
+    with pytest.raises(ArtifactError, match=rf"Row 3 of golden.jsonl .*{message}"):
+        load(Artifact(folder))
+
+
+@pytest.mark.parametrize("outputs", [{}, {"label": "Yes"}, {"proba": [0.5]}, {"proba": 0.5}])
+def test_golden_rows_that_prove_nothing_are_refused(models: Path, outputs: dict[str, Any]) -> None:
+    folder = models / "churn" / "1.2.3"
+    forge_golden(folder, [row | {"outputs": outputs} for row in golden_rows(folder)])
+    with pytest.raises(NotReproduced):
+        load(Artifact(folder))
+    forge_golden(folder, [])
+    with pytest.raises(ArtifactError, match="no rows"):
+        load(Artifact(folder))
+
+
+def test_a_model_file_that_is_no_skops_file_is_untrusted(models: Path) -> None:
+    folder = models / "churn" / "1.2.3"
+    forge(folder, "model.skops", b"cos\nsystem\n(S'true'\ntR.")
+    with pytest.raises(UntrustedModel, match="no skops file"):
+        load(Artifact(folder))
