@@ -8,6 +8,7 @@ again as the whole validation.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Annotated, Any, Literal, cast
 
 import jiter
@@ -25,6 +26,7 @@ from pydantic import (
     ValidationError,
     create_model,
 )
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
 
 from tabserve.errors import InputProblem, InvalidInput, InvalidJSON, RequestClassError, TooLarge
@@ -101,15 +103,15 @@ class RecordDecoder:
 
     def json_schema(self) -> dict[str, Any]:
         """JSON Schema of one record; `definitions` holds what it refers to."""
-        schema = self.request_class.model_json_schema(ref_template=_REF)
-        schema.pop("$defs", None)
-        if self._extra == "forbid":
-            schema["additionalProperties"] = False
-        return schema
+        schema = {name: part for name, part in self._schema.items() if name != "$defs"}
+        return schema | ({"additionalProperties": False} if self._extra == "forbid" else {})
 
     def definitions(self) -> dict[str, Any]:
-        schema = self.request_class.model_json_schema(ref_template=_REF)
-        return cast(dict[str, Any], schema.get("$defs", {}))
+        return cast(dict[str, Any], self._schema.get("$defs", {}))
+
+    @cached_property
+    def _schema(self) -> dict[str, Any]:
+        return self.request_class.model_json_schema(ref_template=_REF, schema_generator=_AsWritten)
 
     def echo_schema(self) -> dict[str, Any]:
         """JSON Schema, by name, of the fields that are echoed."""
@@ -121,7 +123,7 @@ class RecordDecoder:
 
     def examples(self) -> list[dict[str, Any]]:
         """Records that the request class accepts: its own examples, or of usual values."""
-        declared = self.request_class.model_json_schema().get("examples", [])
+        declared = self._schema.get("examples", [])
         usual = [
             {
                 self.wire_names[feature.name]: feature.typical[min(i, len(feature.typical) - 1)]
@@ -330,6 +332,13 @@ def _refuse_clashes(
             f"{request_class.__name__} has the field(s) {', '.join(clashes)}, which are fields of "
             "the answer too; rename them, since fields that are no feature are echoed."
         )
+
+
+class _AsWritten(GenerateJsonSchema):
+    """Fields and examples in the order in which the user wrote them, and not by the alphabet."""
+
+    def sort(self, value: JsonSchemaValue, parent_key: str | None = None) -> JsonSchemaValue:
+        return value
 
 
 class _WholeNumber:

@@ -34,9 +34,13 @@ logger = logging.getLogger("tabserve")
 # gunicorn stop the parent then.
 _WORKER_REFUSED = 3
 
-# A worker that says nothing for so long hangs. Importing an ML library on a busy machine takes
-# longer than uvicorn's 5 s; this is gunicorn's.
-_HANGING_S = 30
+# Of uvicorn's workers, one that says nothing for so long is killed. Its own 5 s can pass while an
+# ML library is imported on a busy machine; and a worker that dies is noticed as late as this.
+_HANGING_S = 10
+
+# A worker that replaces another may load for so long before it listens; gunicorn kills one that
+# says nothing for 30 s.
+_LOADING_S = 15
 
 # In the shared folder once a worker was ready.
 _READY = "ready"
@@ -121,10 +125,9 @@ def _started(service: "Service", exit_code: int) -> "Service":
     service.model.on_ready = ready
     service.start()
     if one_is_ready is not None and one_is_ready.exists():
-        # A worker in the place of one that died takes no request before it can answer; the others
-        # do. Not for ever, or it would be taken to hang.
+        # In the place of one that died, while the others answer.
         with suppress(ModelNotReady):
-            service.wait(_HANGING_S / 2)
+            service.wait(_LOADING_S)
     return service
 
 
@@ -288,7 +291,6 @@ def _gunicorn() -> _Serve:
             "worker_class": "gthread",
             "threads": _FLASK_THREADS,
             "loglevel": "warning",
-            "timeout": _HANGING_S,
             "graceful_timeout": _grace_s(settings),
             "worker_exit": lambda server, worker: service.close(),
             "control_socket_disable": True,
