@@ -93,7 +93,10 @@ def test_without_a_class_of_the_users_the_features_are_the_models(plain: Documen
     assert list(record["properties"]) == list(RECORD)
     assert record["required"] == list(RECORD)
     assert record["additionalProperties"] is False
-    assert record["properties"]["tenure_months"]["anyOf"] == [{"type": "integer"}, {"type": "null"}]
+    assert record["properties"]["tenure_months"]["anyOf"] == [
+        {"type": "integer", "format": "int64"},
+        {"type": "null"},
+    ]
     assert record["properties"]["contract_type"]["enum"] == [
         "Month-to-month",
         "One year",

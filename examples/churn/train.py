@@ -24,9 +24,7 @@ def pipeline(seed: int = 0) -> Pipeline:
     preprocessing = make_column_transformer(
         (numbers, NUMBERS), (OneHotEncoder(), ["contract_type"])
     )
-    forest = RandomForestClassifier(
-        n_estimators=100, min_samples_leaf=5, n_jobs=-1, random_state=seed
-    )
+    forest = RandomForestClassifier(n_estimators=100, min_samples_leaf=5, random_state=seed)
     return make_pipeline(preprocessing, forest)
 
 

@@ -361,7 +361,7 @@ class _WholeNumber:
     def __get_pydantic_json_schema__(
         self, schema: CoreSchema, handler: GetJsonSchemaHandler
     ) -> dict[str, Any]:
-        return {"type": "integer"}
+        return {"type": "integer", "format": "int64"}
 
 
 def class_of(signature: Signature) -> type[BaseModel]:

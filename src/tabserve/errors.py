@@ -37,7 +37,10 @@ InputProblem = dict[str, Any]
 
 
 class TabserveError(Exception):
-    """`str(error)` is one sentence, fit to be shown to the one who caused it."""
+    """`str(error)` is one sentence, fit to be shown to the one who caused it.
+
+    The first line of a client's or server's error's docstring is its description in OpenAPI.
+    """
 
     code: ClassVar[str] = "internal"
     status: ClassVar[int] = 500
@@ -52,10 +55,14 @@ class BadRequest(ClientError):
 
 
 class Unauthorized(ClientError):
+    """No API key was sent."""
+
     code, status = "unauthorized", 401
 
 
 class Forbidden(ClientError):
+    """The API key is not known, or was revoked."""
+
     code, status = "forbidden", 403
 
 
@@ -72,15 +79,22 @@ class MethodNotAllowed(ClientError):
 
 
 class TooLarge(ClientError):
+    """The body, or the number of its records, is over the limit."""
+
     code, status = "too_large", 413
 
 
 class UnsupportedMediaType(ClientError):
+    """The Content-Type is not application/json."""
+
     code, status = "unsupported_media_type", 415
 
 
 class InvalidInput(ClientError):
-    """problems: each names its place as a path from the body, and never holds the value."""
+    """A value cannot be: `detail` names each one and why.
+
+    problems: each names its place as a path from the body, and never holds the value.
+    """
 
     code, status = "invalid_input", 422
 
@@ -94,6 +108,8 @@ class InvalidJSON(InvalidInput):
 
 
 class RateLimited(ClientError):
+    """Too many requests: Retry-After says when the next one is taken."""
+
     code, status = "rate_limited", 429
 
     def __init__(self, message: str, retry_after_s: float) -> None:
@@ -106,7 +122,7 @@ class ServerError(TabserveError):
 
 
 class Internal(ServerError):
-    pass
+    """The server or the model failed; the server's own log knows the request_id."""
 
 
 class BadModelOutput(Internal):
@@ -114,6 +130,8 @@ class BadModelOutput(Internal):
 
 
 class ModelNotReady(ServerError):
+    """The model is being loaded, or too many requests wait for it: try again later."""
+
     code, status = "model_not_ready", 503
     retry_after_s: float = 1.0
 
@@ -123,6 +141,8 @@ class Overloaded(ModelNotReady):
 
 
 class DeadlineExceeded(ServerError):
+    """The model did not answer in time."""
+
     code, status = "deadline", 504
 
 

@@ -19,5 +19,5 @@ def imported(spec: str) -> Any:
         return getattr(importlib.import_module(module), attribute)
     except OperatorError:
         raise
-    except (ImportError, AttributeError, ValueError) as error:
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
         raise CannotImport(f"Cannot import {spec}, expected module:name: {error}.") from error

@@ -101,7 +101,7 @@ def _completed(route: Route, with_keys: bool, with_limits: bool) -> JSON:
 def error_answer(kind: type[errors.TabserveError]) -> JSON:
     """How an operation describes that it may answer with this error."""
     answer: JSON = {
-        "description": kind.code,
+        "description": f"{kind.code}: {(kind.__doc__ or '').partition(chr(10))[0]}",
         "content": {
             "application/json": {
                 "schema": _INVALID_INPUT if issubclass(kind, errors.InvalidInput) else _ERROR

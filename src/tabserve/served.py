@@ -171,13 +171,13 @@ class ServedModel:
         }
 
     def close(self) -> None:
-        """Finish what is queued; from then on the model is not ready."""
+        """Finish what is queued and forget the model; `start` loads it anew."""
         if self._thread is not None:
             self._thread.join()
-        self._why_not_ready = "The server is stopping."
-        self._loaded = None
-        if self._batcher is not None:
-            self._batcher.close()
+        batcher = self._batcher
+        self._thread = self._loaded = self._batcher = None
+        if batcher is not None:
+            batcher.close()
 
     def _load(self) -> None:
         try:

@@ -84,12 +84,13 @@ class Service:
         self.model.wait(timeout_s)
 
     def close(self) -> None:
-        """Finish what is queued and write the log to its end."""
+        """Finish what is queued and write the log to its end; the next request starts it anew."""
         with self._lock:
             if self._dispatcher is not None:
                 self.model.close()
             if self._log is not None:
                 self._log.close()
+            self._dispatcher = self._log = None
 
     def fastapi(self) -> "FastAPI":
         """An ordinary FastAPI app, to be extended, mounted or served."""

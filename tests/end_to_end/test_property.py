@@ -225,10 +225,7 @@ def telco(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Telco]:
         {name: None if value != value else value for name, value in row.items()}
         for row in features.to_dict("records")
     ]
-    # With n_jobs=-1, as fitted, the trees are added in whichever order their threads end, and the
-    # last digit is another at each call.
-    fitted[0].set_params(randomforestclassifier__n_jobs=1)
-    expected = fitted[0].predict_proba(frame_of(rows))[:, 1].tolist()
+    expected = fitted[0].predict_proba(features)[:, 1].tolist()
     services = [service_of(folder / name) for name in ("rounded", "exact")]
     yield Telco(services, rows, expected)
     for service in services:

@@ -22,6 +22,7 @@ def app(
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        dispatcher()
         yield
         close()
 
