@@ -66,13 +66,6 @@ def _start(stack: ExitStack, folder: Path, frame: object) -> Servers:
     features, target = data.features_and_target(frame)
     model = train.pipeline().fit(features, target)
     joblib.dump(model, folder / "model.joblib")
-    keys = folder / "keys.json"
-    subprocess.run(
-        ["tabserve", "keys", "add", "benchmark", "--keys", str(keys)],
-        check=True,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
     plain = uvicorn("benchmarks.plain_app:app")
     answer = '{"churn_probability":0.734,"risk_category":"High"}'
     return {
