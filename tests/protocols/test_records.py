@@ -16,19 +16,6 @@ from tests.serving import BODY, FRAMEWORKS, PATIENCE_S, Client, client_of, error
 
 
 @pytest.fixture(scope="module")
-def service(repository: Path) -> Iterator[Service]:
-    made = Service(repository, request=ChurnRequest, settings=settings())
-    made.wait(PATIENCE_S)
-    yield made
-    made.close()
-
-
-@pytest.fixture(scope="module", params=FRAMEWORKS)
-def client(service: Service, request: pytest.FixtureRequest) -> Client:
-    return client_of(service, request.param)
-
-
-@pytest.fixture(scope="module")
 def probability(pipeline: Pipeline) -> float:
     """What the notebook says of RECORD."""
     return float(pipeline.predict_proba(pd.DataFrame([RECORD]))[0, 1])
