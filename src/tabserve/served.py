@@ -85,15 +85,17 @@ class ServedModel:
     @property
     def loaded(self) -> LoadedModel:
         """Raises ModelNotReady."""
-        if self._loaded is None:
+        loaded = self._loaded  # read once: `close` may forget it meanwhile
+        if loaded is None:
             raise ModelNotReady(self._why_not_ready)
-        return self._loaded
+        return loaded
 
     def submit(self, records: Records, deadline: float) -> "Future[Outputs]":
         """Raises ModelNotReady, Overloaded; see Batcher.submit for what the future raises."""
-        if self._batcher is None:
+        batcher = self._batcher  # read once: `close` may forget it meanwhile
+        if batcher is None:
             raise ModelNotReady(self._why_not_ready)
-        return self._batcher.submit(records.columns, deadline)
+        return batcher.submit(records.columns, deadline)
 
     def answer(self, records: Records, outputs: Outputs) -> list[Prediction]:
         """The answers to records, each with its id. Raises BadModelOutput."""
