@@ -7,7 +7,6 @@ import hashlib
 import re
 import tempfile
 from collections.abc import Mapping
-from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -18,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError,
 from tabserve.errors import ArtifactError, PackError
 from tabserve.output import Output, Target
 from tabserve.signature import Signature
-from tabserve.types import Array, Outputs
+from tabserve.types import Array, Moment, Outputs
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
@@ -66,7 +65,7 @@ class Manifest(BaseModel):
     format_version: Literal[1] = 1
     name: str
     version: str
-    created: datetime
+    created: Moment
     model_type: str
     model_file: str
     model_format: Literal["skops", "joblib"]
@@ -75,7 +74,7 @@ class Manifest(BaseModel):
     targets: tuple[Target, ...] = Field(min_length=1)
     output: Output | None = None
     metrics: list[Metric] = []
-    training_date: datetime
+    training_date: Moment
     parity: Parity
     libraries: dict[str, str]
     files: dict[str, str]

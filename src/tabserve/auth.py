@@ -14,6 +14,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tabserve.errors import Forbidden, InvalidSettings, ModelNotReady, Unauthorized
+from tabserve.types import Moment
 
 HEADER = "X-API-Key"
 
@@ -28,7 +29,7 @@ class Key(BaseModel):
 
     name: str = Field(pattern=f"^{_NAME}$")
     hash: str = Field(pattern=r"^[0-9a-f]{64}$")
-    created: datetime | None = None
+    created: Moment | None = None
 
 
 class _KeyFile(BaseModel):

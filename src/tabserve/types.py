@@ -3,10 +3,12 @@
 from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from datetime import UTC, datetime
+from typing import Annotated, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import AfterValidator
 
 Array = npt.NDArray[Any]
 
@@ -18,6 +20,10 @@ Columns = dict[str, Array]
 # "value" (n_rows,). Where a model has several outputs each part has the output's name before it:
 # "price.value", "colour.proba".
 Outputs = dict[str, Array]
+
+# A point in time out of a file. In Python's own time zone: one of pydantic's that is alive when the
+# interpreter ends crashes it (pydantic/pydantic#12867).
+Moment = Annotated[datetime, AfterValidator(lambda moment: moment.astimezone(UTC))]
 
 
 def n_rows(columns: Mapping[str, Array]) -> int:
