@@ -1,7 +1,6 @@
 """The artefact's files: written whole, read only when they are what was written."""
 
 import hashlib
-import json
 import shutil
 from collections.abc import Callable
 from datetime import UTC
@@ -13,8 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tabserve.artifact import Artifact, GoldenRows, Manifest, plain_name, write
+from tabserve.artifact import MANIFEST, SEAL, Artifact, GoldenRows, Manifest, plain_name, write
 from tabserve.errors import ArtifactError, PackError
+from tests.forging import edit_manifest, forge_manifest
 
 
 @pytest.fixture
@@ -28,13 +28,6 @@ def manifest(folder: Path) -> Manifest:
     return Artifact(folder).manifest
 
 
-def rewrite(folder: Path, change: Callable[[dict[str, Any]], Any]) -> None:
-    path = folder / "manifest.json"
-    content = json.loads(path.read_text())
-    change(content)
-    path.write_text(json.dumps(content))
-
-
 def test_the_manifest_holds_what_the_design_says(manifest: Manifest, folder: Path) -> None:
     assert (manifest.name, manifest.version, manifest.format_version) == ("churn", "1.2.3", 1)
     assert (manifest.engine, manifest.model_format) == ("native", "skops")
@@ -43,7 +36,7 @@ def test_the_manifest_holds_what_the_design_says(manifest: Manifest, folder: Pat
         name: hashlib.sha256((folder / name).read_bytes()).hexdigest()
         for name in ("model.skops", "golden.jsonl")
     }
-    assert {path.name for path in folder.iterdir()} == {*manifest.files, "manifest.json"}
+    assert {path.name for path in folder.iterdir()} == {*manifest.files, MANIFEST, SEAL}
 
 
 def test_no_time_zone_of_pydantics_outlives_the_interpreter(manifest: Manifest) -> None:
@@ -61,7 +54,14 @@ def test_one_altered_byte_is_refused(folder: Path, name: str, place: float) -> N
         Artifact(folder).read(name)
 
 
-@pytest.mark.parametrize("name", ["model.skops", "golden.jsonl", "manifest.json"])
+def test_one_altered_word_of_the_manifest_is_refused(folder: Path) -> None:
+    text = (folder / MANIFEST).read_text()
+    (folder / MANIFEST).write_text(text.replace('"positive": "Yes"', '"positive": "No"'))
+    with pytest.raises(ArtifactError, match=r"manifest.json was changed after packing"):
+        Artifact(folder)
+
+
+@pytest.mark.parametrize("name", ["model.skops", "golden.jsonl", MANIFEST, SEAL])
 def test_a_missing_file_is_named(folder: Path, name: str) -> None:
     (folder / name).unlink()
     with pytest.raises(ArtifactError, match=name):
@@ -92,14 +92,14 @@ def test_only_files_that_the_manifest_names_are_read(folder: Path, name: str) ->
 def test_a_manifest_with_other_keys_or_paths_is_refused(
     folder: Path, change: Callable[[dict[str, Any]], Any]
 ) -> None:
-    rewrite(folder, change)
+    edit_manifest(folder, change)
     with pytest.raises(ArtifactError, match=r"is no manifest of format 1: .*Pack the model again"):
         Artifact(folder)
 
 
 @pytest.mark.parametrize("text", [b"", b"{", b"[]", b"\xff"])
 def test_a_file_that_is_no_manifest_is_refused(folder: Path, text: bytes) -> None:
-    (folder / "manifest.json").write_bytes(text)
+    forge_manifest(folder, text)
     with pytest.raises(ArtifactError, match="is no manifest"):
         Artifact(folder)
 
@@ -111,7 +111,7 @@ def test_a_file_that_is_no_manifest_is_refused(folder: Path, text: bytes) -> Non
 def test_golden_rows_that_cannot_be_read_are_named(folder: Path, text: bytes) -> None:
     (folder / "golden.jsonl").write_bytes(text)
     digest = hashlib.sha256(text).hexdigest()
-    rewrite(folder, lambda content: content["files"].update({"golden.jsonl": digest}))
+    edit_manifest(folder, lambda content: content["files"].update({"golden.jsonl": digest}))
     with pytest.raises(ArtifactError, match=r"golden.jsonl cannot be read"):
         Artifact(folder).golden()
 
@@ -150,7 +150,7 @@ def test_an_existing_version_is_kept_unless_it_is_to_be_replaced(
         write(out, manifest, {"golden.jsonl": b"2"}, replace=False)
     assert (first / "golden.jsonl").read_bytes() == b"1"
     assert write(out, manifest, {"model.skops": b"2"}, replace=True) == first
-    assert {path.name for path in first.iterdir()} == {"model.skops", "manifest.json"}
+    assert {path.name for path in first.iterdir()} == {"model.skops", MANIFEST, SEAL}
 
 
 @pytest.mark.parametrize("exists", [False, True])
@@ -161,10 +161,10 @@ def test_a_crash_while_writing_leaves_the_version_as_it_was(
     if exists:
         write(out, manifest, {"golden.jsonl": b"1"}, replace=False)
 
-    def crash(self: Path, text: str) -> int:
+    def crash(content: bytes) -> bytes:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Path, "write_text", crash)
+    monkeypatch.setattr("tabserve.artifact.seal", crash)  # needed last
     with pytest.raises(KeyboardInterrupt):
         write(out, manifest, {"golden.jsonl": b"2"}, replace=True)
     left = sorted(path.read_bytes() for path in out.rglob("golden.jsonl"))

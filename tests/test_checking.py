@@ -1,6 +1,5 @@
 """`tabserve check`: what it says, and the exit code by which a pipeline decides."""
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -10,8 +9,10 @@ from rich.console import Console
 from sklearn.pipeline import Pipeline
 
 import tabserve
+from tabserve.artifact import Artifact
 from tabserve.checking import Finding, Report, check, show
 from tabserve.errors import ArtifactError
+from tests.forging import edit_manifest
 from tests.test_packing import NUMBERS, TREE
 
 
@@ -45,11 +46,9 @@ def test_a_sound_artefact_is_told_in_full_and_ends_with_0(folder: Path, pipeline
 
 
 def test_another_version_of_a_library_is_a_warning_and_ends_with_1(folder: Path) -> None:
-    path = folder / "manifest.json"
-    manifest = json.loads(path.read_text())
-    found = manifest["libraries"]["sklearn"]
-    manifest["libraries"] |= {"sklearn": "1.0.0", "no-such-library": "2.0"}
-    path.write_text(json.dumps(manifest))
+    found = Artifact(folder).manifest.libraries["sklearn"]
+    others = {"sklearn": "1.0.0", "no-such-library": "2.0"}
+    edit_manifest(folder, lambda manifest: manifest["libraries"].update(others))
     report = check(str(folder))
     warnings = {row.subject: row.text for row in report.findings if row.verdict == "warning"}
     assert report.exit_code == 1
@@ -81,10 +80,9 @@ def test_a_pickle_is_refused_unless_allowed_and_a_warning_then(tmp_path: Path) -
 
 
 def test_golden_rows_that_do_not_come_out_end_with_2(folder: Path) -> None:
-    path = folder / "manifest.json"
-    manifest = json.loads(path.read_text())
-    manifest["signature"]["features"][0]["type"] = "boolean"
-    path.write_text(json.dumps(manifest))
+    edit_manifest(
+        folder, lambda manifest: manifest["signature"]["features"][0].update(type="boolean")
+    )
     found = findings(folder)["golden rows"]
     assert found.verdict == "refused"
     assert "tenure_months: Input should be a valid boolean" in found.text

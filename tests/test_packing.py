@@ -348,11 +348,34 @@ def test_a_model_that_cannot_be_read_is_refused_with_a_sentence(
         sources.load_model(spec if ":" in spec else str(path), allow_pickle=True)
 
 
+def test_categories_and_labels_are_read_from_a_csv_file_as_they_stand_there(tmp_path: Path) -> None:
+    heating = ["None", "Gas", "01", "NA"] * 10
+    rows = pd.DataFrame({"heating": heating, "rooms": [1.0, None, 3.0, 4.0] * 10})
+    labels = ["01" if value == "None" else "1" for value in heating]
+    encode = make_column_transformer((OneHotEncoder(), ["heating"]), remainder=SimpleImputer())
+    model = make_pipeline(encode, DecisionTreeClassifier(random_state=0)).fit(rows, labels)
+    path, sample = tmp_path / "model.skops", tmp_path / "rows.csv"
+    path.write_bytes(skops.io.dumps(model))
+    rows.assign(label=labels).to_csv(sample, index=False)
+
+    folder = packing.pack_from_files(
+        str(path), sample, target="label", out=tmp_path, name="m", version="1", allow_pickle=False
+    )
+
+    manifest = Artifact(folder).manifest
+    features = {feature.name: feature for feature in manifest.signature.features}
+    assert manifest.metrics[0].value == 1.0
+    assert not features["heating"].nullable
+    assert features["rooms"].nullable
+    proven = {row["heating"] for row in Artifact(folder).golden().rows}
+    assert proven == {"None", "Gas", "01", "NA"}
+
+
 def test_a_sample_that_is_no_csv_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "rows.csv").write_bytes(b"\xff\xfe\x00")
     for name in ("rows.csv", "absent.csv"):
         with pytest.raises(PackError, match="Cannot read the sample data"):
-            sources.read_sample(tmp_path / name)
+            sources.read_sample(tmp_path / name, {})
 
 
 # Flags

@@ -1,6 +1,5 @@
 """Which version a path means, and that loading one proves it."""
 
-import hashlib
 import json
 import shutil
 from itertools import pairwise
@@ -12,20 +11,13 @@ import pytest
 from tabserve.artifact import Artifact
 from tabserve.errors import ArtifactError, NotReproduced, UntrustedModel
 from tabserve.repository import find, load, version_key
+from tests.forging import forge
 
 
 @pytest.fixture
 def models(repository: Path, tmp_path: Path) -> Path:
     """A repository that the test may change."""
     return shutil.copytree(repository, tmp_path / "models")
-
-
-def forge(folder: Path, name: str, content: bytes) -> None:
-    """Alter a file and its hash, as one who can write the manifest could."""
-    (folder / name).write_bytes(content)
-    manifest = json.loads((folder / "manifest.json").read_text())
-    manifest["files"][name] = hashlib.sha256(content).hexdigest()
-    (folder / "manifest.json").write_text(json.dumps(manifest))
 
 
 def golden_rows(folder: Path) -> list[dict[str, Any]]:

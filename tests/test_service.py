@@ -306,6 +306,8 @@ def test_each_prediction_is_one_line_with_its_features_and_result(
 
     lines = [json.loads(line) for line in log.read_text().splitlines()]
     assert len({(line.pop("timestamp"), line.pop("latency_ms")) for line in lines}) == 1
+    # An integer is one here too, though one that may be missing is a float to the model.
+    assert [type(line["features"]["tenure_months"]) for line in lines] == [int, int]
     assert lines == [
         {
             "event": "prediction",

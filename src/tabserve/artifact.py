@@ -21,6 +21,8 @@ from tabserve.types import Array, Moment, Outputs
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
+# Of the manifest, as `sha256sum -c` reads it: the manifest holds those of all other files.
+SEAL = "manifest.json.sha256"
 GOLDEN = "golden.jsonl"
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -139,10 +141,16 @@ class Artifact:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         try:
-            self.manifest = Manifest.model_validate_json((folder / MANIFEST).read_bytes())
+            content = (folder / MANIFEST).read_bytes()
+            if (folder / SEAL).read_bytes() != seal(content):
+                raise ArtifactError(
+                    f"{folder / MANIFEST} was changed after packing: its sha256 is not that in "
+                    f"{SEAL}. Pack the model again, or restore the file."
+                )
+            self.manifest = Manifest.model_validate_json(content)
         except OSError as error:
             raise ArtifactError(
-                f"Expected an artefact with a {MANIFEST} at {folder}: {error.strerror}."
+                f"Expected an artefact with {MANIFEST} and {SEAL} at {folder}: {error.strerror}."
             ) from None
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
@@ -176,6 +184,11 @@ class Artifact:
             raise ArtifactError(f"{self.folder / GOLDEN} cannot be read: {error}.") from None
 
 
+def seal(manifest: bytes) -> bytes:
+    """What SEAL holds for the bytes of a manifest."""
+    return f"{hashlib.sha256(manifest).hexdigest()}  {MANIFEST}\n".encode()
+
+
 def write(out: Path, manifest: Manifest, files: Mapping[str, bytes], replace: bool) -> Path:
     """Write NAME/VERSION below `out` in one step, and give its folder back.
 
@@ -198,7 +211,9 @@ def write(out: Path, manifest: Manifest, files: Mapping[str, bytes], replace: bo
             unfinished.mkdir()
             for name, content in files.items():
                 (unfinished / name).write_bytes(content)
-            (unfinished / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n")
+            described = (manifest.model_dump_json(indent=2) + "\n").encode()
+            (unfinished / MANIFEST).write_bytes(described)
+            (unfinished / SEAL).write_bytes(seal(described))
             if folder.exists():
                 folder.rename(Path(beside, "old"))  # to remove it here would take several steps
             unfinished.rename(folder)

@@ -106,9 +106,9 @@ def read_keys(path: Path) -> list[Key]:
 def add_key(path: Path, name: str) -> str:
     """The new key, which is nowhere else. Raises InvalidSettings where the name is taken."""
     key = f"ts_{secrets.token_urlsafe(32)}"
+    if not re.fullmatch(_NAME, name):
+        raise InvalidSettings(f"Expected a name of letters, digits and ._@-, got {name!r}.")
     with _editing(path) as keys:
-        if not re.fullmatch(_NAME, name):
-            raise InvalidSettings(f"Expected a name of letters, digits and ._@-, got {name!r}.")
         if any(other.name == name for other in keys):
             raise InvalidSettings(f"{path} has a key named {name} already; revoke it first.")
         digest = hashlib.sha256(key.encode()).hexdigest()
@@ -117,6 +117,8 @@ def add_key(path: Path, name: str) -> str:
 
 
 def revoke_key(path: Path, name: str) -> None:
+    """Raises InvalidSettings where there is no such key."""
+    _version(path)
     with _editing(path) as keys:
         kept = [key for key in keys if key.name != name]
         if len(kept) == len(keys):
@@ -127,6 +129,10 @@ def revoke_key(path: Path, name: str) -> None:
 @contextmanager
 def _editing(path: Path) -> Iterator[list[Key]]:
     """The file's keys, written back in one step; one editor at a time."""
+    if _INLINE.fullmatch(str(path).partition(",")[0].strip()):
+        raise InvalidSettings(
+            "Expected a file of keys, got the keys themselves; name the file with --keys."
+        )
     lock_path = path.with_name(path.name + ".lock")
     try:
         with lock_path.open("a") as lock:

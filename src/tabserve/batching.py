@@ -76,12 +76,12 @@ class Batcher:
             self._changed.notify()
         return job.future
 
-    def close(self) -> None:
-        """Finish what is queued, then end the thread."""
+    def close(self, timeout_s: float | None = None) -> None:
+        """Finish what is queued, then end the thread; a model that takes longer is left behind."""
         with self._changed:
             self._closed = True
             self._changed.notify()
-        self._thread.join()
+        self._thread.join(timeout_s)
 
     def _work(self) -> None:
         while batch := self._next_batch():
@@ -151,7 +151,9 @@ class Batcher:
 
 
 def _harmless(error: BaseException) -> Exception:
-    """A model that calls sys.exit must not end the server of everybody else."""
-    if isinstance(error, Exception):
+    """A model that calls sys.exit must not end the server of everybody else, and no future on an
+    event loop may hold a StopIteration.
+    """
+    if isinstance(error, Exception) and not isinstance(error, StopIteration):
         return error
     return Internal(f"The model raised {type(error).__name__}.")

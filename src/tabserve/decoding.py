@@ -5,10 +5,12 @@ is looked for afterwards, and only where the bytes can hold it: parsing twice wo
 again as the whole validation.
 """
 
+import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from types import new_class
 from typing import Annotated, Any, Literal, cast
 
 import jiter
@@ -17,6 +19,7 @@ from pydantic import (
     AliasChoices,
     BaseModel,
     ConfigDict,
+    FailFast,
     Field,
     GetCoreSchemaHandler,
     GetJsonSchemaHandler,
@@ -27,7 +30,7 @@ from pydantic import (
     create_model,
 )
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
-from pydantic_core import CoreSchema, core_schema
+from pydantic_core import CoreSchema, core_schema, to_json
 
 from tabserve.errors import InputProblem, InvalidInput, InvalidJSON, RequestClassError, TooLarge
 from tabserve.signature import EXACT_INTEGER_LIMIT, Feature, Signature, inexact_as_float, problem
@@ -42,11 +45,15 @@ _REF = "#/components/schemas/{model}"
 
 @dataclass(slots=True)
 class Records:
-    """Valid records: the model's columns and, row by row, the fields that are no feature."""
+    """Valid records: the model's columns and, row by row, the fields that are no feature.
+
+    single: sent as one record, not as a list of them.
+    """
 
     columns: Columns
     n_rows: int
     echoes: list[dict[str, Any]] | None
+    single: bool
 
 
 class RecordDecoder:
@@ -64,7 +71,11 @@ class RecordDecoder:
         reserved: Sequence[str] = (),
         max_rows: int = 10_000,
     ) -> None:
-        self.request_class = request_class or class_of(signature)
+        self.request_class = (
+            class_of(signature)
+            if request_class is None
+            else _told_about_extra(request_class, signature.extra_fields)
+        )
         self._signature = signature
         self._max_rows = max_rows
         self._field_of = _fields_of_features(signature, self.request_class)
@@ -73,38 +84,70 @@ class RecordDecoder:
         self.wire_names = {
             feature: self._wire_name(field) for feature, field in self._field_of.items()
         }
-        # Left unset, pydantic would drop a misspelt field without a word.
-        declared = "extra" in self.request_class.model_config
-        self._extra: Literal["forbid", "ignore"] | None = (
-            None if declared else "ignore" if signature.extra_fields == "ignore" else "forbid"
-        )
         # One that adds keys or sets fields makes counting them say nothing.
         self._may_set_fields = _may_set_fields(self.request_class)
         self._one = TypeAdapter(self.request_class)
         listed: Any = list[self.request_class]  # type: ignore[name-defined]
+        # Up to the first record that is wrong: a small body can have millions of problems.
         self._many: TypeAdapter[list[BaseModel]] = TypeAdapter(
-            Annotated[listed, Field(min_length=1)]
+            Annotated[listed, Field(min_length=1, max_length=max_rows), FailFast()]
         )
 
     def one(self, body: bytes) -> Records:
         """Raises InvalidInput or InvalidJSON; `loc` is ("body", field)."""
-        record = _validated(self._one, body, self._extra)
-        return self._records([record], body, ("body",), single=True)
+        try:
+            record = self._one.validate_json(body)
+        except ValidationError as error:
+            raise _refusal(_problems(error, ("body",))) from None
+        return self._records([record], body, single=True)
 
     def many(self, body: bytes) -> Records:
         """Raises as `one` does, with `loc` ("body", row, field), and TooLarge past `max_rows`."""
-        records = _validated(self._many, body, self._extra)
+        try:
+            records = self._many.validate_json(body)
+        except ValidationError as error:
+            problems = _problems(error, ("body",))
+            if problems[0]["type"] == "too_long" and problems[0]["loc"] == ("body",):
+                raise self._too_many_rows() from None
+            if len(problems[0]["loc"]) > 1:
+                problems = self._problems_of_rows(body) or problems
+            raise _refusal(problems) from None
+        return self._records(records, body, single=False)
+
+    def _problems_of_rows(self, body: bytes) -> list[InputProblem]:
+        """Those of one record after the other, until there are as many as are told.
+
+        Raises InvalidJSON, TooLarge.
+        """
+        records = _strictly_parsed(body)
         if len(records) > self._max_rows:
-            raise TooLarge(
-                f"Expected at most {self._max_rows} records, got {len(records)}; "
-                "send them in several requests."
-            )
-        return self._records(records, body, ("body",), single=False)
+            raise self._too_many_rows()
+        problems: list[InputProblem] = []
+        for row, record in enumerate(records):
+            try:
+                self._one.validate_json(to_json(record))
+            except ValidationError as error:
+                problems += _problems(error, ("body", row))
+            if len(problems) > MAX_PROBLEMS:
+                break
+        return problems
+
+    def _too_many_rows(self) -> TooLarge:
+        return TooLarge(
+            f"Expected at most {self._max_rows} records; send them in several requests."
+        )
+
+    def placed(self, error: InvalidInput, single: bool) -> InvalidInput:
+        """A refusal with places (row, feature), or () for any, as one with places in the body."""
+        problems = [
+            {**found, "loc": ("body", *self._place(found["loc"], single))}
+            for found in error.problems
+        ]
+        return _refusal(problems)
 
     def json_schema(self) -> dict[str, Any]:
         """JSON Schema of one record; `definitions` holds what it refers to."""
-        schema = {name: part for name, part in self._schema.items() if name != "$defs"}
-        return schema | ({"additionalProperties": False} if self._extra == "forbid" else {})
+        return {name: part for name, part in self._schema.items() if name != "$defs"}
 
     def definitions(self) -> dict[str, Any]:
         return cast(dict[str, Any], self._schema.get("$defs", {}))
@@ -148,9 +191,7 @@ class RecordDecoder:
     def _wire_name(self, field: str) -> str:
         return _input_names(self.request_class, field)[0]
 
-    def _records(
-        self, records: list[BaseModel], body: bytes, root: tuple[str, ...], single: bool
-    ) -> Records:
+    def _records(self, records: list[BaseModel], body: bytes, single: bool) -> Records:
         n_keys = sum(len(record.model_fields_set) for record in records)
         if (
             self._may_set_fields
@@ -169,17 +210,15 @@ class RecordDecoder:
             self._refuse_inexact_integers(columns, body, single)
             echoes = self._echoes(records) if self._echoed else None
         except InvalidInput as error:
-            problems = [
-                {**found, "loc": (*root, *self._place(found["loc"], single))}
-                for found in error.problems
-            ]
-            raise InvalidInput(_shortened(problems)) from None
-        return Records(columns, len(records), echoes)
+            raise self.placed(error, single) from None
+        return Records(columns, len(records), echoes, single)
 
-    def _place(self, loc: tuple[int, str], single: bool) -> tuple[int | str, ...]:
-        row, name = loc
-        wire_name = self._wire_name(self._field_of.get(name, name))
-        return (wire_name,) if single else (row, wire_name)
+    def _place(self, loc: tuple[Any, ...], single: bool) -> tuple[int | str, ...]:
+        if not loc:
+            return ()
+        row, *names = loc
+        wire_names = [self._wire_name(self._field_of.get(name, name)) for name in names]
+        return tuple(wire_names) if single else (row, *wire_names)
 
     def _refuse_inexact_integers(self, columns: Columns, body: bytes, single: bool) -> None:
         suspects = [
@@ -224,18 +263,35 @@ class RecordDecoder:
         return echoes
 
 
-def _validated(adapter: TypeAdapter[Any], body: bytes, extra: Any) -> Any:
-    try:
-        return adapter.validate_json(body, extra=extra)
-    except ValidationError as error:
-        errors = error.errors(include_url=False, include_context=False, include_input=False)
-    problems: list[InputProblem] = [
-        {"loc": ("body", *found["loc"]), "msg": found["msg"], "type": found["type"]}
+def _told_about_extra(
+    request_class: type[BaseModel], extra_fields: Literal["refuse", "ignore"]
+) -> type[BaseModel]:
+    """The class itself where it sets `extra`, else as one that does.
+
+    Left unset, pydantic would drop a misspelt field without a word.
+    """
+    if "extra" in request_class.model_config:
+        return request_class
+    told = ConfigDict(extra="ignore" if extra_fields == "ignore" else "forbid")
+    names = ("__module__", "__qualname__", "__doc__")
+    body = {name: getattr(request_class, name) for name in names} | {"model_config": told}
+    name, bases = request_class.__name__, (request_class,)
+    made = new_class(name, bases, exec_body=lambda namespace: namespace.update(body))
+    return cast(type[BaseModel], made)
+
+
+def _problems(error: ValidationError, root: tuple[int | str, ...]) -> list[InputProblem]:
+    errors = error.errors(include_url=False, include_context=False, include_input=False)
+    return [
+        {"loc": (*root, *found["loc"]), "msg": found["msg"], "type": found["type"]}
         for found in errors
     ]
-    if errors[0]["type"] == "json_invalid":
-        raise InvalidJSON(_shortened(problems))
-    raise InvalidInput(_shortened(problems))
+
+
+def _refusal(problems: list[InputProblem]) -> InvalidInput:
+    if problems[0]["type"] == "json_invalid":
+        return InvalidJSON(_shortened(problems))
+    return InvalidInput(_shortened(problems))
 
 
 def _shortened(problems: list[InputProblem]) -> list[InputProblem]:
@@ -249,7 +305,7 @@ def _shortened(problems: list[InputProblem]) -> list[InputProblem]:
         for found in problems[:MAX_PROBLEMS]
     ]
     if len(problems) > MAX_PROBLEMS:
-        message = f"{len(problems) - MAX_PROBLEMS} more problems are not listed"
+        message = "Further problems are not listed"
         listed.append({"loc": ("body",), "msg": message, "type": "too_many_problems"})
     return listed
 
@@ -268,15 +324,19 @@ def _short(part: Any) -> Any:
 
 def _expressible(value: Any) -> bool:
     """Whether the answer's JSON can say it."""
+    if value is None or isinstance(value, str | bytes):
+        return True
     if isinstance(value, int):
         return -(2**63) <= value < 2**64
     if isinstance(value, float):
         return math.isfinite(value)
     if isinstance(value, BaseModel):
-        value = value.__dict__
-    if isinstance(value, dict):
+        value = value.__dict__ | (value.__pydantic_extra__ or {})
+    elif dataclasses.is_dataclass(value):
+        value = [getattr(value, part.name) for part in dataclasses.fields(value)]
+    if isinstance(value, Mapping):
         return all(map(_expressible, value.values()))
-    if isinstance(value, list | tuple | set | frozenset):
+    if isinstance(value, Collection):
         return all(map(_expressible, value))
     return True
 

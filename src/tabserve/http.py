@@ -121,6 +121,8 @@ class Dispatcher:
         client = request.client if route.public else self._holder(request)
         if route.limited and self._limiter is not None:
             self._admit(client, self._limiter)
+        if request.failure is not None:
+            raise request.failure
         if len(request.body) > self.max_body:
             raise TooLarge(f"Expected a body of at most {self.max_body} bytes.")
         result = route.handler(request)

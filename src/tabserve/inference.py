@@ -87,11 +87,32 @@ def signature_of(
     strangers = sorted(set(unknown) - set(names))
     if strangers:
         raise PackError(f"A policy names {', '.join(strangers)}, which is no feature.")
+    known = _known(model, names)
+    features = tuple(_feature(sample[name], known, unknown.get(name, "refuse")) for name in names)
+    return Signature(features=features, layout=layout, extra_fields=extra_fields)
+
+
+def text_categories(model: Any) -> dict[str, tuple[Scalar, ...]]:
+    """By column of text, the categories that the model's encoders know."""
+    known = _known(model, list(getattr(model, "feature_names_in_", ())))
+    return {
+        name: categories
+        for name, categories in known.categories.items()
+        if categories and all(isinstance(value, str) for value in categories)
+    }
+
+
+def text_classes(model: Any) -> tuple[Scalar, ...]:
+    """The labels that the model knows, where they are text."""
+    classes = np.asarray(getattr(model, "classes_", ()), dtype=object).tolist()
+    return tuple(classes) if all(isinstance(label, str) for label in classes) else ()
+
+
+def _known(model: Any, names: list[str]) -> "_Knowledge":
     known = _Knowledge()
     for estimator, columns, unchanged in _walk(model, names):
         known.learn(estimator, columns, unchanged)
-    features = tuple(_feature(sample[name], known, unknown.get(name, "refuse")) for name in names)
-    return Signature(features=features, layout=layout, extra_fields=extra_fields)
+    return known
 
 
 class _Knowledge:

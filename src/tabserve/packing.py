@@ -28,6 +28,8 @@ from tabserve.inference import (
     model_input,
     signature_of,
     targets_of,
+    text_categories,
+    text_classes,
 )
 from tabserve.output import Output, Renderer
 from tabserve.signature import Signature
@@ -124,7 +126,10 @@ def pack_from_files(
     A target that the sample lacks is an error; the model's file gives the training date.
     """
     fitted, made = sources.load_model(model, allow_pickle)
-    data = sources.read_sample(sample)
+    categories = text_categories(fitted)
+    if target is not None:
+        categories[target] = text_classes(fitted)
+    data = sources.read_sample(sample, categories)
     return pack(
         fitted, data=data, target=target, data_name=sample.name, training_date=made, **options
     )

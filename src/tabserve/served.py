@@ -2,7 +2,7 @@
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from concurrent.futures import Future
 from datetime import UTC, datetime
 from typing import Any
@@ -13,7 +13,7 @@ from tabserve import repository
 from tabserve.artifact import Artifact
 from tabserve.batching import Batcher
 from tabserve.decoding import RecordDecoder, Records
-from tabserve.errors import ModelNotReady, OperatorError
+from tabserve.errors import InvalidInput, ModelNotReady, OperatorError
 from tabserve.logs import LogLine
 from tabserve.metrics import Metrics
 from tabserve.output import Prediction, Renderer
@@ -90,8 +90,20 @@ class ServedModel:
             raise ModelNotReady(self._why_not_ready)
         return loaded
 
-    def submit(self, records: Records, deadline: float) -> "Future[Outputs]":
-        """Raises ModelNotReady, Overloaded; see Batcher.submit for what the future raises."""
+    def compute(
+        self, records: Records, deadline: float
+    ) -> "Generator[Future[Outputs], Outputs, Outputs]":
+        """The model's outputs, in time; yields the future that it waits for.
+
+        Raises ModelNotReady, Overloaded, DeadlineExceeded, InvalidInput with places in the body
+        for what only the model can tell, and whatever else the model raises.
+        """
+        try:
+            return (yield self._submit(records, deadline))
+        except InvalidInput as error:
+            raise self.decoder.placed(error, records.single) from None
+
+    def _submit(self, records: Records, deadline: float) -> "Future[Outputs]":
         batcher = self._batcher  # read once: `close` may forget it meanwhile
         if batcher is None:
             raise ModelNotReady(self._why_not_ready)
@@ -115,12 +127,18 @@ class ServedModel:
     def log_lines(self, records: Records, answers: list[Prediction]) -> list[LogLine]:
         """What the log says of each prediction."""
         names = list(records.columns)
+        # Those that may be missing are floats to the model.
+        integers = {
+            feature.name
+            for feature in self.manifest.signature.features
+            if feature.type == "integer" and records.columns[feature.name].dtype == "float64"
+        }
         rows = zip(*(column.tolist() for column in records.columns.values()), strict=True)
         lines = []
         for i, (row, answer) in enumerate(zip(rows, answers, strict=True)):
             echo = records.echoes[i] if records.echoes is not None else {}
             features = {
-                name: None if value != value else value
+                name: None if value != value else int(value) if name in integers else value
                 for name, value in zip(names, row, strict=True)
             }
             lines.append(
@@ -172,14 +190,16 @@ class ServedModel:
             "libraries": manifest.libraries,
         }
 
-    def close(self) -> None:
-        """Finish what is queued and forget the model; `start` loads it anew."""
+    def close(self, timeout_s: float | None = None) -> None:
+        """Finish what is queued, if that takes no longer, and forget the model; `start` loads it
+        anew.
+        """
         if self._thread is not None:
             self._thread.join()
         batcher = self._batcher
         self._thread = self._loaded = self._batcher = None
         if batcher is not None:
-            batcher.close()
+            batcher.close(timeout_s)
 
     def _load(self) -> None:
         try:

@@ -49,8 +49,9 @@ _STOPPING = (signal.SIGINT, signal.SIGTERM)
 
 _Serve = Callable[["Service", socket.socket], int]
 
-# Of one Flask worker: each holds a request while the model is busy, so this many can be joined.
-_FLASK_THREADS = 32
+# Of one Flask worker, beside those that may wait for the model: for probes and refusals.
+_SPARE_THREADS = 32
+_MOST_THREADS = 1024
 
 
 def serve(settings: Settings, console: Console) -> int:
@@ -289,7 +290,10 @@ def _gunicorn() -> _Serve:
             "bind": f"fd://{listening.fileno()}",
             "workers": settings.workers,
             "worker_class": "gthread",
-            "threads": _FLASK_THREADS,
+            # A thread holds its request while that waits, and is made when it is first needed.
+            "threads": min(settings.max_queue + _SPARE_THREADS, _MOST_THREADS),
+            "worker_connections": 2 * _MOST_THREADS,
+            "limit_request_line": 8190,
             "loglevel": "warning",
             "graceful_timeout": _grace_s(settings),
             "worker_exit": lambda server, worker: service.close(),

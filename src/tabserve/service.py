@@ -84,10 +84,13 @@ class Service:
         self.model.wait(timeout_s)
 
     def close(self) -> None:
-        """Finish what is queued and write the log to its end; the next request starts it anew."""
+        """Finish what is queued and write the log to its end; the next request starts it anew.
+
+        A model that takes longer than the deadline, by when nobody waits for it, is left behind.
+        """
         with self._lock:
             if self._dispatcher is not None:
-                self.model.close()
+                self.model.close(self.settings.deadline)
             if self._log is not None:
                 self._log.close()
             self._dispatcher = self._log = None

@@ -85,7 +85,9 @@ class Settings(BaseSettings):
     reload: bool = _setting(False, "Start anew when the user's code or the artefact changes.")
     request: str | None = _setting(None, "The user's own pydantic request class, as module:Class.")
     keys: str | None = _setting(
-        None, "File of API keys (see tabserve keys), or the keys as NAME:HASH,NAME:HASH."
+        None,
+        "File of API keys (see tabserve keys), or the keys as NAME:HASH,NAME:HASH.",
+        min_length=1,
     )
     insecure: bool = _setting(False, "Allow an address that is not loopback without keys.")
     allow_pickle: bool = _setting(

@@ -1,9 +1,11 @@
 """What the flags of `tabserve pack` name: model, sample, output, policies."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast, get_args
+
+import numpy as np
 
 from tabserve.engines import native
 from tabserve.errors import MissingExtra, OperatorError, PackError
@@ -49,12 +51,22 @@ def _read_model(content: bytes, format: str, allow_pickle: bool, spec: str) -> A
         ) from error
 
 
-def read_sample(path: Path) -> Any:
-    """A CSV file with a header line as a DataFrame."""
+def read_sample(path: Path, categories: Mapping[str, Collection[Any]]) -> Any:
+    """A CSV file with a header line as a DataFrame.
+
+    categories: by column, the text that the model knows. It is read as it stands there, and so
+    "None" or "01" as a category and not as a missing value or a number.
+    """
     try:
-        return pd.read_csv(path)
+        frame = pd.read_csv(path)
+        text = pd.read_csv(path, dtype=str, keep_default_na=False)
     except (OSError, ValueError) as error:
         raise PackError(f"Cannot read the sample data {path}: {error}") from None
+    for name, known in categories.items():
+        if known and name in frame:
+            is_text = frame[name].notna() | text[name].isin(known)
+            frame[name] = text[name].astype(object).where(is_text, np.nan)
+    return frame
 
 
 def declared_output(

@@ -40,6 +40,7 @@ class Request:
     body: bytes
     client: str  # the peer's address
     root_path: str = ""  # where the app is mounted
+    failure: Exception | None = None  # met while it was read; its answer
     # Set by the dispatcher before a handler sees the request:
     request_id: str = ""
     deadline: float = float("inf")  # on the monotonic clock

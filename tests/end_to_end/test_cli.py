@@ -1,6 +1,5 @@
 """The commands: what they do, and what they say of input that is wrong."""
 
-import hashlib
 import re
 import signal
 import socket
@@ -26,6 +25,7 @@ from tabserve.cli import main
 from tabserve.errors import InvalidSettings
 from tabserve.server import refuse_open_door
 from tests.end_to_end.conftest import Server
+from tests.forging import edit_manifest, forge
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -257,7 +257,8 @@ def test_the_file_of_keys_is_told_by_flag_or_variable(
         (["list", "--keys", "gone.json"], "gone.json"),
         (["list", "--keys", "rows.csv"], "rows.csv is no file of keys"),
         (["revoke", "bob"], "no key named bob"),
-        (["revoke", "bob", "--keys", "gone.json"], "gone.json"),
+        (["revoke", "bob", "--keys", "gone.json"], "Cannot read the keys in gone.json"),
+        (["add", "bob", "--keys", f"ann:{64 * 'a'}"], "got the keys themselves"),
     ],
 )
 def test_keys_refuses_with_a_sentence(folder: Path, arguments: list[str], sentence: str) -> None:
@@ -266,14 +267,10 @@ def test_keys_refuses_with_a_sentence(folder: Path, arguments: list[str], senten
 
     assert_refused(run("keys", *arguments), sentence)
     assert Path("keys.json").read_text() == before
+    assert list(Path().glob("*:*")) == list(Path().glob("gone*")) == []
 
 
 # --- check
-
-
-def edit_manifest(version: Path, **changes: Any) -> None:
-    path = version / "manifest.json"
-    path.write_bytes(orjson.dumps(orjson.loads(path.read_bytes()) | changes))
 
 
 def flip_a_byte(version: Path) -> None:
@@ -290,10 +287,7 @@ def change_a_golden_output(version: Path) -> None:
     line = orjson.loads(lines[3])
     line["outputs"]["proba"].reverse()
     lines[3] = orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE)
-    golden.write_bytes(b"".join(lines))
-    files = orjson.loads((version / "manifest.json").read_bytes())["files"]
-    digest = hashlib.sha256(golden.read_bytes()).hexdigest()
-    edit_manifest(version, files=files | {"golden.jsonl": digest})
+    forge(version, "golden.jsonl", b"".join(lines))
 
 
 def test_check_of_a_sound_artefact_ends_with_0(repository: Path) -> None:
@@ -307,7 +301,8 @@ def test_check_of_a_sound_artefact_ends_with_0(repository: Path) -> None:
 def test_check_of_another_library_version_ends_with_1(own_repository: Path) -> None:
     version = own_repository / "churn/1.2.3"
     libraries = read_manifest(version).libraries
-    edit_manifest(version, libraries=libraries | {"sklearn": "0.1"})
+    others = libraries | {"sklearn": "0.1"}
+    edit_manifest(version, lambda manifest: manifest.update(libraries=others))
 
     result = run("check", str(own_repository))
 

@@ -9,6 +9,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from itertools import count
 from pathlib import Path
 from typing import NamedTuple
@@ -19,6 +20,7 @@ import pytest
 from tabserve import auth
 from tests.conftest import RECORD
 from tests.end_to_end.conftest import PATIENCE_S, Server, poll
+from tests.forging import forge_manifest
 
 Serve = Callable[..., Server]
 
@@ -224,6 +226,21 @@ def test_a_worker_that_ends_is_replaced_while_the_service_goes_on(
     assert customer.predictions_total() - counted == predictions + 2
 
 
+@pytest.mark.parametrize("framework", ["fastapi", "flask"])
+def test_many_clients_that_send_half_a_request_keep_nobody_from_the_server(
+    serve: Serve, repository: Path, framework: str
+) -> None:
+    server = serve(str(repository), "--framework", framework).wait_until_ready()
+    port = int(server.url.rpartition(":")[2])
+    with ExitStack() as stack:
+        for _ in range(100):
+            slow = stack.enter_context(socket.create_connection(("127.0.0.1", port)))
+            slow.sendall(b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
+
+        assert server.get("/health").status_code == 200
+        assert server.post("/predict", RECORD).status_code == 200
+
+
 # --- Starting and stopping.
 
 
@@ -334,7 +351,7 @@ def pack_again(version: Path, named: str) -> None:
     unfinished = Path(shutil.copytree(version, version.parent / ".packing-again"))
     manifest = (unfinished / "manifest.json").read_text()
     text = re.sub(r'^  "version": "[^"]*"', f'  "version": "{named}"', manifest, flags=re.M)
-    (unfinished / "manifest.json").write_text(text)
+    forge_manifest(unfinished, text.encode())
     shutil.rmtree(version)
     unfinished.replace(version)
 

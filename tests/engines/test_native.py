@@ -24,7 +24,7 @@ from sklearn.svm import SVC
 from sklearn.tree import DecisionTreeClassifier, ExtraTreeClassifier
 
 from tabserve.engines import native
-from tabserve.errors import UntrustedModel
+from tabserve.errors import InvalidInput, UntrustedModel
 from tabserve.output import Renderer, Target
 from tabserve.signature import Feature, Signature
 
@@ -176,3 +176,23 @@ def test_every_trusted_type_has_a_reason_and_no_code_is_loaded_from_a_hostile_fi
             native.load(content, "skops", allow_pickle=True)
     with pytest.raises(UntrustedModel, match="--allow-pickle"):
         native.load(b"cos\nsystem\n(S'true'\ntR.", "joblib", allow_pickle=False)
+
+
+def test_a_number_that_a_float32_cannot_hold_is_named_with_its_row() -> None:
+    model = DecisionTreeClassifier(max_depth=2).fit(ROWS, TARGET)
+    given = columns(ROWS) | {"b": np.where(np.arange(60) == 7, -1e39, VALUES[:, 1])}
+    with pytest.raises(InvalidInput) as caught:
+        engine(model, CLASSES).predict(given)
+    assert caught.value.problems == [
+        {"loc": (7, "b"), "msg": "Input is too large for the model", "type": "out_of_range"}
+    ]
+
+
+def test_a_number_of_which_the_model_makes_none_is_the_requests_fault() -> None:
+    logarithm = FunctionTransformer(np.log1p, feature_names_out="one-to-one")
+    model = make_pipeline(logarithm, LinearRegression()).fit(ROWS, VALUES[:, 0])
+    for value in (-1.0, -2.0):  # minus infinity, and NaN
+        with pytest.raises(InvalidInput) as caught:
+            engine(model, Target(kind="number")).predict(columns(ROWS) | {"a": np.full(60, value)})
+        message = "The model makes of a number one that is infinite or undefined"
+        assert caught.value.problems == [{"loc": (), "msg": message, "type": "out_of_range"}]

@@ -186,3 +186,14 @@ def test_a_class_that_lets_anything_pass_is_no_way_to_a_500(unfit: Client, value
     answer = unfit("POST", "/predict", BODY.replace(b"786.0", value))
 
     assert answer.status in (200, 422)
+
+
+def test_a_number_too_large_for_the_model_is_named(client: Client) -> None:
+    large = RECORD | {"tenure_months": 0, "total_charges": 1e300}
+    problem = {"msg": "Input is too large for the model", "type": "out_of_range"}
+
+    one = client("POST", "/predict", orjson.dumps(large)).json()
+    many = client("POST", "/predict/batch", orjson.dumps([RECORD, large])).json()
+
+    assert one["detail"] == [{"loc": ["body", "total_charges"], **problem}]
+    assert many["detail"] == [{"loc": ["body", 1, "total_charges"], **problem}]

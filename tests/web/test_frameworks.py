@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import sys
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
@@ -266,3 +267,23 @@ def test_a_wsgi_body_that_is_too_long_is_not_read_to_its_end(service: Service) -
     _, status, _ = run_wsgi_app(service.flask(), environ, buffered=True)
 
     assert (status.split()[0], body.tell()) == ("413", 4 * 2**20 + 1)
+
+
+def test_a_body_that_breaks_off_is_a_400_in_json(service: Service) -> None:
+    class Broken(BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            raise OSError("Invalid chunk size: b'zz'")  # as gunicorn says it
+
+        readinto = read1 = read
+
+    environ = {
+        "REQUEST_METHOD": "POST", "PATH_INFO": "/predict", "SCRIPT_NAME": "", "QUERY_STRING": "",
+        "SERVER_NAME": "test", "SERVER_PORT": "80", "SERVER_PROTOCOL": "HTTP/1.1",
+        "wsgi.url_scheme": "http", "wsgi.input": Broken(), "wsgi.input_terminated": True,
+        "wsgi.errors": sys.stderr, "wsgi.version": (1, 0), "HTTP_TRANSFER_ENCODING": "chunked",
+    }  # fmt: skip
+
+    content, status, _ = run_wsgi_app(service.flask(), environ, buffered=True)
+
+    body = orjson.loads(b"".join(content))
+    assert (status[:3], body["error"]) == ("400", "bad_request")

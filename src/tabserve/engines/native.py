@@ -1,6 +1,7 @@
 """The native engine: the library that the model was fitted with computes it."""
 
 import io
+import re
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -9,7 +10,13 @@ import numpy as np
 from threadpoolctl import ThreadpoolController
 
 from tabserve.artifact import Exactness
-from tabserve.errors import BadModelOutput, InvalidInput, MissingExtra, UntrustedModel
+from tabserve.errors import (
+    BadModelOutput,
+    InputProblem,
+    InvalidInput,
+    MissingExtra,
+    UntrustedModel,
+)
 from tabserve.output import Target
 from tabserve.signature import Feature, Signature
 from tabserve.types import Array, Columns, Outputs, n_rows
@@ -214,6 +221,10 @@ _NUMPY_DTYPES = frozenset(
 )  # fmt: skip
 
 
+# How scikit-learn begins to say that a step was given NaN or infinity.
+_NOT_FINITE = re.compile("Input (X )?contains (NaN|infinity)")
+
+
 class NativeEngine:
     """A fitted scikit-learn estimator or pipeline.
 
@@ -245,21 +256,17 @@ class NativeEngine:
         self._threads = _ThreadLimit(max(1, joblib.cpu_count() // workers))
 
     def predict(self, columns: Columns) -> Outputs:
-        """Raises InvalidInput where a number, scaled by the model, is no longer one.
-
-        Trees take float32: what that cannot hold is infinite, and scikit-learn refuses it.
+        """Raises InvalidInput where scikit-learn finds that a number is none any more: trees take
+        float32, and a step of the model may take a logarithm.
         """
         self._threads.set_for(n_rows(columns))
         try:
             with np.errstate(over="ignore", invalid="ignore"):
                 return self.outputs(frame_or_array(self._signature, columns))
         except ValueError as error:
-            if "too large for dtype" not in str(error):
+            if not _NOT_FINITE.match(str(error)):
                 raise
-            message = "A number is too large for the model"
-            raise InvalidInput(
-                [{"loc": ("body",), "msg": message, "type": "out_of_range"}]
-            ) from None
+            raise InvalidInput(_unusable(columns)) from None
 
     def outputs(self, inputs: Any) -> Outputs:
         """inputs: the DataFrame or array that the model itself takes."""
@@ -302,6 +309,19 @@ class NativeEngine:
             for target, proba in zip(self._targets, probas, strict=True):
                 outputs[target.part("proba")] = np.asarray(proba, dtype=np.float64)
         return outputs
+
+
+def _unusable(columns: Columns) -> list[InputProblem]:
+    """The numbers that a float32 cannot hold; where there are none, that there must be one."""
+    largest = np.finfo(np.float32).max
+    found = [
+        {"loc": (int(row), name), "msg": "Input is too large for the model", "type": "out_of_range"}
+        for name, column in columns.items()
+        if column.dtype.kind == "f"
+        for row in np.flatnonzero(np.abs(column) > largest)
+    ]
+    message = "The model makes of a number one that is infinite or undefined"
+    return found or [{"loc": (), "msg": message, "type": "out_of_range"}]
 
 
 def frame_or_array(signature: Signature, columns: Columns) -> Any:

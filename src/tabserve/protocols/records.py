@@ -16,7 +16,7 @@ def routes(model: ServedModel) -> list[Route]:
     def predict(request: Request) -> Flow:
         require_json(request)
         record = model.decoder.one(request.body)
-        outputs = yield model.submit(record, request.deadline)
+        outputs = yield from model.compute(record, request.deadline)
         answers = model.answer(record, outputs)
         response = json_response(answers[0])
         response.log = lambda: model.log_lines(record, answers)
@@ -25,7 +25,7 @@ def routes(model: ServedModel) -> list[Route]:
     def predict_batch(request: Request) -> Flow:
         require_json(request)
         records = model.decoder.many(request.body)
-        outputs = yield model.submit(records, request.deadline)
+        outputs = yield from model.compute(records, request.deadline)
         answers = model.answer(records, outputs)
         response = json_response({"predictions": answers, "count": len(answers)})
         response.log = lambda: model.log_lines(records, answers)

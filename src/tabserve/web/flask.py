@@ -2,12 +2,13 @@
 
 from collections.abc import Callable
 
-from tabserve.errors import MissingExtra
+from tabserve.errors import BadRequest, MissingExtra
 from tabserve.http import Dispatcher, run
 from tabserve.types import Request
 
 try:
     import flask
+    import werkzeug.exceptions
     from werkzeug.routing import BaseConverter, Rule
 except ImportError:
     raise MissingExtra("Flask", "flask") from None
@@ -31,14 +32,15 @@ def app(dispatcher: Callable[[], Dispatcher]) -> flask.Flask:
 
     def endpoint(path: str) -> flask.Response:
         core = dispatcher()
+        body, failure = _body(core.max_body)
         request = Request(
             method=flask.request.method,
             path=_path(flask.request.environ.get("PATH_INFO", "")),
             headers={name.lower(): value for name, value in flask.request.headers.items()},
-            # One byte more than is allowed shows that the body is too long.
-            body=flask.request.stream.read(core.max_body + 1),
+            body=body,
             client=flask.request.remote_addr or "",
             root_path=flask.request.root_path,
+            failure=failure,
         )
         response = run(core.respond(request), request)
         return flask.Response(
@@ -53,6 +55,16 @@ def app(dispatcher: Callable[[], Dispatcher]) -> flask.Flask:
     made.url_map.add(Rule("/<anything:path>", endpoint="tabserve"))
     made.view_functions["tabserve"] = endpoint
     return made
+
+
+def _body(limit: int) -> tuple[bytes, BadRequest | None]:
+    """The body, or its beginning where it is longer than the limit, and what kept it from being
+    read.
+    """
+    try:
+        return flask.request.stream.read(limit + 1), None
+    except (OSError, werkzeug.exceptions.BadRequest):  # such as a chunk without its size
+        return b"", BadRequest("The body could not be read to its end.")
 
 
 def _path(path_info: str) -> str:
