@@ -261,7 +261,7 @@ class NativeEngine:
         """
         self._threads.set_for(n_rows(columns))
         try:
-            with np.errstate(over="ignore", invalid="ignore"):
+            with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
                 return self.outputs(frame_or_array(self._signature, columns))
         except ValueError as error:
             if not _NOT_FINITE.match(str(error)):
