@@ -79,8 +79,11 @@ class Client:
         }  # fmt: skip
         sent: list[Any] = []
 
+        messages = [{"type": "http.request", "body": body}]
+
         async def receive() -> Any:
-            return {"type": "http.request", "body": body}
+            # After the body, as a server: nothing until the client leaves.
+            return messages.pop() if messages else await asyncio.get_running_loop().create_future()
 
         async def send(message: Any) -> None:
             sent.append(message)

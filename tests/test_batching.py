@@ -187,7 +187,22 @@ def test_a_poisonous_row_fails_alone(made: Any) -> None:
     assert bad.exception(PATIENCE_S) is poison
     assert good.result(PATIENCE_S)["value"].tolist() == [2.0]
     assert other.result(PATIENCE_S)["value"].tolist() == [4.0]
-    assert engine.calls == [[0], [1, -1, 2], [1], [-1], [2]]
+    assert engine.calls == [[0], [1, -1, 2], [1], [-1, 2], [-1], [2]]
+
+
+def test_the_poisonous_row_is_found_by_halving(made: Any) -> None:
+    engine, batcher = made(raising(ValueError("poison")))
+    futures = [batcher.submit(rows(-1 if n == 100 else n)) for n in range(256)]
+    engine.release.set()
+
+    assert isinstance(futures[100].exception(PATIENCE_S), ValueError)
+    good = [
+        future.result(PATIENCE_S)["value"].tolist()
+        for future in futures
+        if future is not futures[100]
+    ]
+    assert good == [[2.0 * n] for n in range(256) if n != 100]
+    assert len(engine.calls) == 1 + 1 + 2 * 8  # what was first, all, and two halves eight times
 
 
 @pytest.mark.parametrize(

@@ -460,3 +460,46 @@ def test_every_valid_record_arrives_as_it_was_sent(sent: list[dict[str, Any]]) -
     assert [
         row | {"income": None if math.isnan(row["income"]) else row["income"]} for row in arrived
     ] == sent
+
+
+def test_a_record_of_a_million_keys_costs_little(plain: RecordDecoder) -> None:
+    keys = b",".join(b'"k%d":0' % i for i in range(300_000))
+    for decode, text in ((plain.one, b"{%s}"), (plain.many, b"[{%s}]")):
+        with pytest.raises(InvalidInput) as caught:
+            decode(text % keys)
+        assert [found["type"] for found in caught.value.problems] == ["too_many_keys"]
+
+
+def test_a_tag_that_no_class_has_is_not_repeated() -> None:
+    class Cat(BaseModel):
+        kind: Literal["cat"]
+
+    class Dog(BaseModel):
+        kind: Literal["dog"]
+
+    class Owner(Person):
+        pet: Annotated[Cat | Dog, Field(discriminator="kind")] | None = None
+
+    with pytest.raises(InvalidInput) as caught:
+        RecordDecoder(SIGNATURE, Owner).one(body(pet={"kind": "s3cret"}))
+    assert "s3cret" not in json.dumps(caught.value.problems)
+
+
+def test_a_class_with_an_init_of_its_own_hides_no_key_that_was_sent_twice() -> None:
+    class Made(Person):
+        source: str = "form"
+
+        def __init__(self, **fields: Any) -> None:
+            super().__init__(**fields | {"source": "init"})
+
+    decoder = RecordDecoder(SIGNATURE, Made)
+    assert problems(decoder, body()[:-1] + b',"age":13}') == [(("body",), "json_invalid")]
+
+
+def test_an_example_on_which_a_users_validator_fails_is_left_out() -> None:
+    class Ratio(Person):
+        @model_validator(mode="after")
+        def ratio(self) -> Self:
+            raise ZeroDivisionError
+
+    assert RecordDecoder(SIGNATURE, Ratio).examples() == []

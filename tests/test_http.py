@@ -28,12 +28,17 @@ ROW = "Ada Lovelace, 36"
 Drive = Callable[[Dispatcher, Request], Response]
 
 
+async def stays() -> None:
+    """A client that waits for its answer."""
+    await asyncio.get_running_loop().create_future()
+
+
 @pytest.fixture(params=["thread", "loop"])
 def drive(request: pytest.FixtureRequest) -> Drive:
     """Takes a request through a dispatcher."""
     if request.param == "thread":
         return lambda core, asked: run(core.respond(asked), asked)
-    return lambda core, asked: asyncio.run(run_async(core.respond(asked), asked))
+    return lambda core, asked: asyncio.run(run_async(core.respond(asked), asked, stays))
 
 
 def asked(method: str = "GET", path: str = "/it", body: bytes = b"", **headers: str) -> Request:
@@ -186,7 +191,7 @@ def test_a_client_that_leaves_gives_up_its_place_in_the_queue() -> None:
     core, request = dispatcher(waiting_for(lambda: queued), metrics=metrics), asked()
 
     async def leave() -> None:
-        task = asyncio.create_task(run_async(core.respond(request), request))
+        task = asyncio.create_task(run_async(core.respond(request), request, stays))
         await asyncio.sleep(0)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -194,6 +199,18 @@ def test_a_client_that_leaves_gives_up_its_place_in_the_queue() -> None:
 
     asyncio.run(leave())
     assert (queued.cancelled(), in_flight(metrics)) == (True, 0)
+
+
+def test_rows_of_a_client_that_has_left_need_not_be_computed() -> None:
+    queued: Future[Any] = Future()
+    metrics = Metrics()
+    core, request = dispatcher(waiting_for(lambda: queued), metrics=metrics), asked()
+
+    async def leaves() -> None:
+        await asyncio.sleep(0)
+
+    response = asyncio.run(run_async(core.respond(request), request, leaves))
+    assert (response.status, queued.cancelled(), in_flight(metrics)) == (400, True, 0)
 
 
 async def _settled() -> None:
@@ -213,7 +230,7 @@ def test_asyncio_does_not_log_an_error_of_the_model_that_may_hold_the_row(
     request = asked()
 
     async def call() -> None:
-        task = asyncio.create_task(run_async(core.respond(request), request))
+        task = asyncio.create_task(run_async(core.respond(request), request, stays))
         await _settled()
         if caller == "leaves":
             task.cancel()
@@ -234,9 +251,9 @@ def test_the_event_loop_answers_others_while_a_handler_waits() -> None:
 
     async def both() -> tuple[Response, Response]:
         slow, quick = asked(), asked(path="/open")
-        waiting = asyncio.create_task(run_async(core.respond(slow), slow))
+        waiting = asyncio.create_task(run_async(core.respond(slow), slow, stays))
         await asyncio.sleep(0)
-        answered = await run_async(core.respond(quick), quick)
+        answered = await run_async(core.respond(quick), quick, stays)
         held.set_result("slow")
         return answered, await waiting
 

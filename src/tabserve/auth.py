@@ -50,11 +50,11 @@ class Keys:
         inline = [_INLINE.fullmatch(pair.strip()) for pair in source.split(",")]
         if all(inline):
             self._path = None
-            self._keys = [Key(name=pair[1], hash=pair[2]) for pair in inline if pair]
+            self._read = (0, 0, 0), [Key(name=pair[1], hash=pair[2]) for pair in inline if pair]
         else:
             self._path = Path(source)
-            self._version = _version(self._path)
-            self._keys = read_keys(self._path)
+            # Version first: a change in between is then seen the next time.
+            self._read = _version(self._path), read_keys(self._path)
 
     def holder(self, key: str | None) -> str:
         """The name that the key was given to. Raises Unauthorized, Forbidden."""
@@ -74,13 +74,13 @@ class Keys:
         if self._path is not None:
             try:
                 version = _version(self._path)
-                if version != self._version:
-                    self._keys = read_keys(self._path)
-                    self._version = version
+                if version != self._read[0]:
+                    # In one step: other threads read it too.
+                    self._read = version, read_keys(self._path)
             except InvalidSettings:
                 # Nobody is let in on the strength of what the file said once.
                 raise ModelNotReady("The server's keys cannot be read at the moment.") from None
-        return self._keys
+        return self._read[1]
 
 
 def _version(path: Path) -> tuple[int, int, int]:

@@ -118,29 +118,29 @@ class Batcher:
             jobs.append(job)
         if not jobs:
             return
+        self._on_batch(sum(job.n_rows for job in jobs))
+        self._answer(jobs)
+
+    def _answer(self, jobs: list[_Job]) -> None:
+        """Each with its outputs, or with the error that it alone causes: those of a batch that
+        fails are halved until it is found.
+        """
         rows = sum(job.n_rows for job in jobs)
-        self._on_batch(rows)
         try:
             outputs = self._predict(concatenate([job.columns for job in jobs]), rows)
         except BaseException as error:  # noqa: BLE001 - handed to the caller whose rows they were
             if len(jobs) == 1:
                 jobs[0].future.set_exception(_harmless(error))
             else:
-                # One of them is poisonous: alone, it fails alone.
-                for job in jobs:
-                    self._compute_alone(job)
+                middle = len(jobs) // 2
+                self._answer(jobs[:middle])
+                self._answer(jobs[middle:])
             return
         start = 0
         for job in jobs:
             end = start + job.n_rows
             job.future.set_result({part: array[start:end] for part, array in outputs.items()})
             start = end
-
-    def _compute_alone(self, job: _Job) -> None:
-        try:
-            job.future.set_result(self._predict(job.columns, job.n_rows))
-        except BaseException as error:  # noqa: BLE001 - handed to the caller whose rows they were
-            job.future.set_exception(_harmless(error))
 
     def _predict(self, columns: Columns, rows: int) -> Outputs:
         outputs = self._engine.predict(columns)

@@ -133,7 +133,7 @@ def serve(**flags: Any) -> None:
     from tabserve import server
 
     given = {name: value for name, value in flags.items() if value is not None}
-    sys.exit(server.serve(Settings.load(**given), Console(stderr=True)))
+    sys.exit(server.serve(given, Console(stderr=True)))
 
 
 @main.command()

@@ -11,7 +11,7 @@ import os
 import re
 import time
 import traceback
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Coroutine, Generator, Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -21,6 +21,7 @@ import orjson
 
 from tabserve.auth import HEADER, Keys
 from tabserve.errors import (
+    BadRequest,
     DeadlineExceeded,
     Internal,
     InvalidInput,
@@ -210,8 +211,13 @@ def run(flow: Flow, request: Request) -> Response:
         step = _resumption(flow, future)
 
 
-async def run_async(flow: Flow, request: Request) -> Response:
-    """Drive a flow to its response without blocking the event loop."""
+async def run_async(
+    flow: Flow, request: Request, left: Callable[[], Coroutine[Any, Any, None]]
+) -> Response:
+    """Drive a flow to its response without blocking the event loop.
+
+    left: ends once the client has left; its rows need not be computed then.
+    """
     step: Callable[[], Future[Any]] = lambda: next(flow)  # noqa: E731
     while True:
         try:
@@ -221,29 +227,42 @@ async def run_async(flow: Flow, request: Request) -> Response:
         if not future.done():
             timeout_s = max(0.0, request.deadline - time.monotonic())
             waiting = asyncio.wrap_future(future)
-            # asyncio logs an error that nobody looked at, and its message may hold the row.
-            waiting.add_done_callback(lambda done: done.cancelled() or done.exception())
+            leaving = asyncio.ensure_future(left())
+            for awaited in (waiting, leaving):
+                # asyncio logs an error that nobody looked at, and its message may hold the row.
+                awaited.add_done_callback(lambda done: done.cancelled() or done.exception())
             try:
-                await asyncio.wait({waiting}, timeout=timeout_s)
+                await asyncio.wait(
+                    {waiting, leaving},
+                    timeout=timeout_s,
+                    return_when=asyncio.FIRST_COMPLETED,
+                )
             except asyncio.CancelledError:
-                # The client left: its rows need not be computed, its neighbours' are.
                 future.cancel()
                 flow.close()
                 raise
+            finally:
+                leaving.cancel()
             if not future.done():
                 future.cancel()
+                if leaving.done():
+                    step = _failing(flow, BadRequest("The client left before its answer."))
+                    continue
         step = _resumption(flow, future)
 
 
 def _resumption(flow: Flow, future: "Future[Any]") -> Callable[[], "Future[Any]"]:
     """How the flow goes on: with the result, the failure, or the deadline's."""
     if not future.done() or future.cancelled():
-        late = DeadlineExceeded("The model did not answer in time.")
-        return lambda: flow.throw(late)
+        return _failing(flow, DeadlineExceeded("The model did not answer in time."))
     error = future.exception()
     if error is not None:
-        return lambda: flow.throw(error)
+        return _failing(flow, error)
     return lambda: flow.send(future.result())
+
+
+def _failing(flow: Flow, error: BaseException) -> Callable[[], "Future[Any]"]:
+    return lambda: flow.throw(error)
 
 
 def _request_id(given: str | None) -> str:

@@ -21,3 +21,7 @@ def imported(spec: str) -> Any:
         raise
     except (ImportError, AttributeError, TypeError, ValueError) as error:
         raise CannotImport(f"Cannot import {spec}, expected module:name: {error}.") from error
+    except Exception as error:
+        raise CannotImport(
+            f"Cannot import {spec}: the module raises {type(error).__name__}: {error}."
+        ) from error

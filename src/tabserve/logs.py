@@ -43,7 +43,9 @@ class RequestLog:
         self._owned = target not in ("-", "off")
         self._thread: threading.Thread | None = None
         if self._descriptor is not None:
-            self._thread = threading.Thread(target=self._work, name="tabserve-log", daemon=True)
+            self._thread = threading.Thread(
+                target=self._work, args=(self._descriptor,), name="tabserve-log", daemon=True
+            )
             self._thread.start()
 
     def write(self, lines: LogLines) -> None:
@@ -55,17 +57,16 @@ class RequestLog:
             return
         self._queue.put(lines)
 
-    def close(self) -> None:
-        """Write what waits, then end the thread."""
+    def close(self, timeout_s: float = 10.0) -> None:
+        """Write what waits, then end the thread; one whose reader has stopped is left behind."""
         if self._thread is not None:
             self._queue.put(None)
-            self._thread.join()
-            self._thread = None
-            if self._owned and self._descriptor is not None:
+            self._thread.join(timeout_s)
+            if self._owned and self._descriptor is not None and not self._thread.is_alive():
                 os.close(self._descriptor)
-            self._descriptor = None
+            self._thread = self._descriptor = None
 
-    def _work(self) -> None:
+    def _work(self, descriptor: int) -> None:
         while (lines := self._queue.get()) is not None:
             waiting = [lines]
             closing = False
@@ -78,7 +79,7 @@ class RequestLog:
                     closing = True
                 else:
                     waiting.append(more)
-            self._write([line for make in waiting for line in self._made(make)])
+            self._write(descriptor, [line for make in waiting for line in self._made(make)])
             if closing:
                 return
 
@@ -101,13 +102,14 @@ class RequestLog:
             line, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_SERIALIZE_NUMPY, default=str
         )
 
-    def _write(self, lines: list[bytes]) -> None:
-        """Whole lines at a time, so that those of several workers never mix."""
-        assert self._descriptor is not None
+    def _write(self, descriptor: int, lines: list[bytes]) -> None:
+        """Whole lines at a time, so that those of several workers do not mix: in a file none does,
+        in a pipe none that is shorter than what the system writes in one piece.
+        """
         lost = len(lines)
         try:
             for chunk in _chunks(lines):
-                _write_all(self._descriptor, b"".join(chunk))
+                _write_all(descriptor, b"".join(chunk))
                 lost -= len(chunk)
         except OSError:  # the disk is full, or the reader of the pipe is gone
             self._on_drop(lost)

@@ -85,7 +85,7 @@ def pack(
         with _on_its_own_sample():
             targets = targets_of(model, _as_taken(sample.iloc[:1], layout), target)
             parts = Renderer(targets, declared).parts
-            original = native.NativeEngine(model, signature, targets, parts)
+            original = native.NativeEngine(model, signature, targets, parts, shortcuts=False)
             signature, golden = golden_rows(original, sample, signature)
         measured = evaluation.measure(model, _as_taken(sample, layout), target, targets, data_name)
         content = _dump(model, format)

@@ -20,6 +20,8 @@ from tabserve.output import Prediction, Renderer
 from tabserve.repository import LoadedModel
 from tabserve.types import Outputs
 
+_LOADING = "The model is being loaded."
+
 
 class ServedModel:
     """Loads in its own thread, so that probes are answered meanwhile.
@@ -60,7 +62,7 @@ class ServedModel:
         self._loaded: LoadedModel | None = None
         self._batcher: Batcher | None = None
         self._refusal: Exception | None = None
-        self._why_not_ready = "The model is being loaded."
+        self._why_not_ready = _LOADING
 
     def start(self) -> None:
         """Begin to load, if nobody did; returns at once."""
@@ -195,9 +197,10 @@ class ServedModel:
         anew.
         """
         if self._thread is not None:
-            self._thread.join()
+            self._thread.join(timeout_s)
         batcher = self._batcher
-        self._thread = self._loaded = self._batcher = None
+        self._thread = self._loaded = self._batcher = self._refusal = None
+        self._why_not_ready = _LOADING
         if batcher is not None:
             batcher.close(timeout_s)
 

@@ -12,7 +12,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
@@ -23,7 +23,7 @@ from rich.console import Console
 
 from tabserve.artifact import MANIFEST
 from tabserve.errors import InvalidSettings, MissingExtra, ModelNotReady, OperatorError
-from tabserve.settings import METRICS_FOLDER_VARIABLE, Settings, is_loopback
+from tabserve.settings import METRICS_FOLDER_VARIABLE, Settings, is_loopback, variable
 
 if TYPE_CHECKING:
     from tabserve.service import Service
@@ -54,11 +54,13 @@ _SPARE_THREADS = 32
 _MOST_THREADS = 1024
 
 
-def serve(settings: Settings, console: Console) -> int:
+def serve(flags: Mapping[str, Any], console: Console) -> int:
     """Serve until a signal ends it; gives back the exit code.
 
+    flags: settings that win over the environment and tabserve.toml.
     Raises InvalidSettings, ArtifactError, RequestClassError, MissingExtra before a port is bound.
     """
+    settings = Settings.load(**flags)
     _configure_logging()
     for number in _STOPPING:
         # Until uvicorn or gunicorn has its own: what was made is removed, however early it ends.
@@ -66,7 +68,7 @@ def serve(settings: Settings, console: Console) -> int:
     with _shared_folder(settings) as settings:
         service = _resolved(settings)
         refuse_open_door(service.settings)
-        serve_with = _reloading() if settings.reload else _framework(settings)
+        serve_with = _reloading(flags) if settings.reload else _framework(settings)
         listening = _bound(settings)
         address = f"http://{_url_host(settings.host)}:{listening.getsockname()[1]}"
         _announce(service, address, console)
@@ -195,14 +197,15 @@ def _uvicorn_processes(service: "Service", listening: socket.socket) -> int:
     return 2 if refused else 0
 
 
-def _reloading() -> _Serve:
+def _reloading(flags: Mapping[str, Any]) -> _Serve:
     try:
         import watchfiles
     except ImportError:
         raise MissingExtra("watchfiles", "reload") from None
 
     def serve_with(service: "Service", listening: socket.socket) -> int:
-        os.environ.update(service.settings.environment())
+        # Only these: what the file and the code say may be changed as well.
+        os.environ.update({variable(name): str(value) for name, value in flags.items()})
         stopped = threading.Event()
         for number in _STOPPING:
             signal.signal(number, lambda *_: stopped.set())
@@ -294,6 +297,7 @@ def _gunicorn() -> _Serve:
             "threads": min(settings.max_queue + _SPARE_THREADS, _MOST_THREADS),
             "worker_connections": 2 * _MOST_THREADS,
             "limit_request_line": 8190,
+            "forwarder_headers": "",  # else a local client's SCRIPT_NAME header counts
             "loglevel": "warning",
             "graceful_timeout": _grace_s(settings),
             "worker_exit": lambda server, worker: service.close(),
@@ -337,7 +341,8 @@ def _shared_folder(settings: Settings) -> Iterator[Settings]:
     assert folder is not None
     metrics = folder / "metrics"
     try:
-        metrics.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(metrics, ignore_errors=True)  # of the last run
+        metrics.mkdir(parents=True)
         (folder / _READY).unlink(missing_ok=True)
     except OSError as error:
         raise InvalidSettings(f"Cannot use the run folder {folder}: {error.strerror}.") from None

@@ -32,8 +32,9 @@ OTHER_VARIABLES = frozenset({"TABSERVE_API_KEY"})
 # before anything else is.
 METRICS_FOLDER_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 
-# What Kubernetes sets in every pod where a Service is named tabserve: nobody meant them for us.
-_KUBERNETES_LINK = re.compile(r"TABSERVE_(SERVICE_HOST|SERVICE_PORT\w*|PORT_\d+_\w+)")
+# What Kubernetes sets in every pod where a Service is named tabserve or tabserve-something: nobody
+# meant them for us.
+_KUBERNETES_LINK = re.compile(r"TABSERVE_(\w+_)?(SERVICE_HOST|SERVICE_PORT\w*|PORT(_\d+_\w+)?)")
 
 # Those of the command that runs the processes, whatever a service in the user's code was given.
 PROCESS_SETTINGS = frozenset({"path", "host", "port", "workers", "framework", "reload", "run_dir"})

@@ -225,7 +225,8 @@ def told_in_parts(service: Service, parts: list[dict[str, Any]]) -> tuple[list[A
     waiting, sent = list(parts), []
 
     async def receive() -> Any:
-        return waiting.pop(0)
+        # After the last one, as a server: nothing until the client leaves.
+        return waiting.pop(0) if waiting else await asyncio.get_running_loop().create_future()
 
     async def send(message: Any) -> None:
         sent.append(message)

@@ -153,19 +153,24 @@ def estimators(model: Any) -> Iterator[Any]:
 
 
 def chosen(model: Any) -> Any:
-    """What a search found: it predicts as the search does, without the search's own records."""
-    return getattr(model, "best_estimator_", model)
+    """What a search of scikit-learn's found: it predicts as the search does, without the search's
+    own records.
+    """
+    return getattr(model, "best_estimator_", model) if _is_sklearns(type(model)) else model
 
 
 def final_estimator(model: Any) -> Any:
-    """What a pipeline or a search hands its work to in the end."""
-    while True:
+    """What a pipeline or a search of scikit-learn's hands its work to in the end. A class of the
+    user's may do anything on the way.
+    """
+    while _is_sklearns(type(model)):
         if hasattr(model, "best_estimator_"):
             model = model.best_estimator_
         elif hasattr(model, "steps"):
             model = model.steps[-1][1]
         else:
-            return model
+            break
+    return model
 
 
 # Those that only compare, or add and multiply value by value in a fixed order. All else may rest on
@@ -231,6 +236,7 @@ class NativeEngine:
     parts: those of `Outputs` that answers need; no other is computed.
     workers: processes that share the CPUs that this one may use (affinity and cgroup); a large
     batch gets that share in threads of OpenMP and BLAS. `n_jobs` is set to 1.
+    shortcuts: whether a label may be taken from probabilities that were computed anyway.
     """
 
     name = "native"
@@ -242,6 +248,7 @@ class NativeEngine:
         targets: tuple[Target, ...],
         parts: frozenset[str],
         workers: int = 1,
+        shortcuts: bool = True,
     ) -> None:
         for estimator in estimators(model):
             if getattr(estimator, "n_jobs", 1) not in (None, 1):
@@ -252,7 +259,9 @@ class NativeEngine:
         self._wants_label = any(part.endswith("label") for part in parts)
         self._wants_proba = any(part.endswith("proba") for part in parts)
         final = type(final_estimator(model))
-        self._label_is_argmax = _is_sklearns(final) and final.__name__ in ARGMAX_CLASSIFIERS
+        self._label_is_argmax = (
+            shortcuts and _is_sklearns(final) and final.__name__ in ARGMAX_CLASSIFIERS
+        )
         self._threads = _ThreadLimit(max(1, joblib.cpu_count() // workers))
 
     def predict(self, columns: Columns) -> Outputs:

@@ -1,11 +1,13 @@
 """The FastAPI app: ASGI messages to a Request and a Response back."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
+from starlette.concurrency import run_in_threadpool
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tabserve.http import Dispatcher, run_async
@@ -24,7 +26,7 @@ def app(
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         dispatcher()
         yield
-        close()
+        await run_in_threadpool(close)  # it waits for the model, and others are still answered
 
     made = FastAPI(
         title=title,
@@ -55,7 +57,14 @@ def _endpoint(dispatcher: Callable[[], Dispatcher], elsewhere: ASGIApp) -> ASGIA
         if body is None:
             return
         request = _request(scope, body)
-        response = await run_async(core.respond(request), request)
+
+        async def left() -> None:
+            with suppress(Exception):  # a middleware may allow no look beyond the body
+                if (await receive())["type"] == "http.disconnect":
+                    return
+            await asyncio.get_running_loop().create_future()  # until it is cancelled
+
+        response = await run_async(core.respond(request), request, left)
         headers = {
             "content-type": response.content_type,
             "content-length": str(len(response.body)),
@@ -92,10 +101,17 @@ def _request(scope: Scope, body: bytes) -> Request:
     return Request(
         method=scope["method"],
         path=path,
-        headers={
-            name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]
-        },
+        headers=_headers(scope["headers"]),
         body=body,
         client=client[0] if client else "",
         root_path=root_path,
     )
+
+
+def _headers(raw: list[tuple[bytes, bytes]]) -> dict[str, str]:
+    """By lower-case name; one that was sent several times is joined by commas, as in WSGI."""
+    headers: dict[str, str] = {}
+    for name, value in raw:
+        key, text = name.decode("latin-1"), value.decode("latin-1")
+        headers[key] = f"{headers[key]},{text}" if key in headers else text
+    return headers
