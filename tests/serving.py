@@ -178,7 +178,7 @@ def service_with(
     """A ready service that computes with `engine`, and the length of its queue."""
 
     def load(artifact: Any, **_: Any) -> LoadedModel:
-        return LoadedModel(artifact.manifest, engine, None, 0.0)
+        return LoadedModel(artifact.manifest, engine, 0.0)
 
     monkeypatch.setattr(repository, "load", load)
     service, depth = Service(path, settings=settings(**told)), Depth()

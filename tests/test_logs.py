@@ -111,7 +111,7 @@ def test_a_pipe_that_nobody_reads_any_more_loses_lines_and_counts_them(path: Pat
 def test_past_its_bound_the_queue_drops_and_counts(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(logs, "MAX_WAITING", 2)
+    monkeypatch.setattr(logs, "MAX_WAITING", 3)  # one is being made
     lost: list[int] = []
     log = RequestLog(str(path), on_drop=lost.append)
     busy, free = threading.Event(), threading.Event()
@@ -123,12 +123,23 @@ def test_past_its_bound_the_queue_drops_and_counts(
 
     log.write(slow)
     assert busy.wait(PATIENCE_S)
-    for i in range(1, 6):
+    for i in range(1, 4):
         log.write(lambda i=i: [{"i": i}])
+    log.write(lambda: [{"i": 4}] * 10, 10)  # those of a batch count each
     free.set()
     log.close()
 
-    assert (read(path), lost) == ([{"i": 0}, {"i": 1}, {"i": 2}], [1, 1, 1])
+    assert (read(path), lost) == ([{"i": 0}, {"i": 1}, {"i": 2}], [1, 10])
+
+
+def test_a_log_whose_reader_has_stopped_keeps_nobody_from_leaving(path: Path) -> None:
+    os.mkfifo(path)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    log = RequestLog(str(path))
+    log.write(lambda: [{"i": "x" * 2**20}])
+    log.close(timeout_s=0.01)
+
+    os.close(reader)  # ends the writer, which nobody waits for
 
 
 def test_several_writers_on_one_file_never_mix_their_lines(path: Path) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 import threading
@@ -88,7 +89,7 @@ def loading(
         assert given.wait(PATIENCE_S)
         if isinstance(outcome[0], Exception):
             raise outcome[0]
-        return LoadedModel(artifact.manifest, outcome[0], None, 0.0)
+        return LoadedModel(artifact.manifest, outcome[0], 0.0)
 
     def finish(engine: Any) -> None:
         outcome.append(engine)
@@ -464,7 +465,7 @@ class Engine:
     def predict(self, columns):
         return {"proba": np.array([[0.5, 0.5]])}
 
-repository.load = lambda artifact, **_: LoadedModel(artifact.manifest, Engine(), None, 0.0)
+repository.load = lambda artifact, **_: LoadedModel(artifact.manifest, Engine(), 0.0)
 service = Service(sys.argv[1], settings=Settings(log="off"))
 client = service.flask().test_client()
 pid = os.fork()
@@ -543,6 +544,24 @@ def test_a_service_of_the_users_code_is_found_with_the_settings_of_the_command(
     assert (found.settings.max_rows, found.settings.rate_limit) == (9, "5/hour")
     with pytest.raises(InvalidSettings, match=r"Expected a tabserve.Service .*, found module"):
         resolve(settings(path="my_service:tabserve"))
+
+
+def test_a_model_that_was_mended_is_served_after_a_close(
+    repository: Path, tmp_path: Path, framework: str
+) -> None:
+    folder = Path(shutil.copytree(repository, tmp_path / "models")) / "churn" / "1.2.3"
+    model = (folder / "model.skops").read_bytes()
+    (folder / "model.skops").write_bytes(b"")
+    service = Service(folder, settings=settings())
+    service.on_refused = lambda error: None
+    with pytest.raises(ArtifactError, match="was changed after packing"):
+        service.wait(PATIENCE_S)
+    (folder / "model.skops").write_bytes(model)
+    service.close()
+
+    service.wait(PATIENCE_S)
+    assert client_of(service, framework).get("/ready").status == 200
+    service.close()
 
 
 def test_a_service_is_refused_at_once_where_there_is_no_model(tmp_path: Path) -> None:

@@ -125,6 +125,9 @@ def test_the_links_that_kubernetes_makes_to_a_service_of_this_name_are_no_settin
         "TABSERVE_SERVICE_PORT_HTTP": "8000",
         "TABSERVE_PORT": "tcp://10.0.0.1:8000",
         "TABSERVE_PORT_8000_TCP_ADDR": "10.0.0.1",
+        "TABSERVE_CHURN_SERVICE_HOST": "10.0.0.2",
+        "TABSERVE_CHURN_PORT": "tcp://10.0.0.2:8000",
+        "TABSERVE_CHURN_PORT_8000_TCP": "tcp://10.0.0.2:8000",
     }.items():
         monkeypatch.setenv(name, value)
 

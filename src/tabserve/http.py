@@ -174,7 +174,7 @@ class Dispatcher:
                 common["code"] = code
             return [common | line for line in response.log()] if response.log else [common]
 
-        self._log.write(lines)
+        self._log.write(lines, response.n_log_lines)
 
 
 def json_response(content: Any, status: int = 200) -> Response:

@@ -17,8 +17,10 @@ LogLine = dict[str, Any]
 # logging.
 LogLines = Callable[[], Iterable[LogLine]]
 
-# Requests whose lines may wait for a slow disk or terminal before further ones are dropped.
+# Lines that may wait for a slow disk or terminal before further ones are dropped: some 10 MB.
 MAX_WAITING = 20_000
+# Lines written at a time, while others may come.
+_MOST_AT_ONCE = 1000
 # Linux writes at most so many bytes to a pipe without mixing in another process's.
 _PIPE_BUF = 4096
 
@@ -27,7 +29,7 @@ class RequestLog:
     """target: a file (appended to), "-" for standard output, or "off".
 
     hide: names of features, echoes and results that no line shows. on_drop: told how many lines are
-    lost; where they were not made yet, how many requests' lines.
+    lost.
     """
 
     def __init__(
@@ -38,7 +40,9 @@ class RequestLog:
     ) -> None:
         self._hide = frozenset(hide)
         self._on_drop = on_drop
-        self._queue: SimpleQueue[LogLines | None] = SimpleQueue()
+        self._queue: SimpleQueue[tuple[LogLines, int] | None] = SimpleQueue()
+        self._waiting = 0
+        self._lock = threading.Lock()  # of the number
         self._descriptor = _opened(target)
         self._owned = target not in ("-", "off")
         self._thread: threading.Thread | None = None
@@ -48,14 +52,18 @@ class RequestLog:
             )
             self._thread.start()
 
-    def write(self, lines: LogLines) -> None:
-        """Returns at once."""
+    def write(self, lines: LogLines, n_lines: int = 1) -> None:
+        """Returns at once. n_lines: as many as `lines` will make."""
         if self._descriptor is None:
             return
-        if self._queue.qsize() >= MAX_WAITING:
-            self._on_drop(1)
-            return
-        self._queue.put(lines)
+        with self._lock:
+            is_full = self._waiting > 0 and self._waiting + n_lines > MAX_WAITING
+            if not is_full:
+                self._waiting += n_lines
+        if is_full:
+            self._on_drop(n_lines)
+        else:
+            self._queue.put((lines, n_lines))
 
     def close(self, timeout_s: float = 10.0) -> None:
         """Write what waits, then end the thread; one whose reader has stopped is left behind."""
@@ -67,10 +75,9 @@ class RequestLog:
             self._thread = self._descriptor = None
 
     def _work(self, descriptor: int) -> None:
-        while (lines := self._queue.get()) is not None:
-            waiting = [lines]
-            closing = False
-            while not closing:
+        while (first := self._queue.get()) is not None:
+            lines, n_lines, closing = self._made(*first), first[1], False
+            while not closing and n_lines < _MOST_AT_ONCE:
                 try:
                     more = self._queue.get_nowait()
                 except Empty:
@@ -78,16 +85,19 @@ class RequestLog:
                 if more is None:
                     closing = True
                 else:
-                    waiting.append(more)
-            self._write(descriptor, [line for make in waiting for line in self._made(make)])
+                    lines += self._made(*more)
+                    n_lines += more[1]
+            self._write(descriptor, lines)
+            with self._lock:
+                self._waiting -= n_lines
             if closing:
                 return
 
-    def _made(self, make: LogLines) -> list[bytes]:
+    def _made(self, make: LogLines, n_lines: int) -> list[bytes]:
         try:
             return [self._encoded(line) for line in make()]
         except Exception:  # noqa: BLE001 - those of the other requests must go on
-            self._on_drop(1)
+            self._on_drop(n_lines)
             return []
 
     def _encoded(self, line: LogLine) -> bytes:

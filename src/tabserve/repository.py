@@ -18,7 +18,6 @@ class LoadedModel:
 
     manifest: Manifest
     engine: Engine
-    renderer: Renderer
     difference: float
 
 
@@ -63,7 +62,7 @@ def load(artifact: Artifact, *, allow_pickle: bool = False, workers: int = 1) ->
     engine = native.NativeEngine(
         model, manifest.signature, manifest.targets, renderer.parts, workers
     )
-    return LoadedModel(manifest, engine, renderer, _prove(engine, manifest, golden))
+    return LoadedModel(manifest, engine, _prove(engine, manifest, golden))
 
 
 def _prove(engine: Engine, manifest: Manifest, golden: GoldenRows) -> float:

@@ -55,6 +55,7 @@ class Response:
     headers: dict[str, str] = field(default_factory=dict)
     # Makes what the log says of each prediction; called off the request's path.
     log: Callable[[], list[dict[str, Any]]] | None = None
+    n_log_lines: int = 1
 
 
 # A handler that waits yields the Future and is sent its result; thread and event loop can both

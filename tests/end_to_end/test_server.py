@@ -372,7 +372,7 @@ def status_of(server: Server) -> int | None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("framework", ["fastapi", "flask"])
-def test_reload_sees_changes_of_the_users_code(
+def test_reload_sees_changes_of_the_users_code_and_settings(
     serve: Serve, own_repository: Path, tmp_path: Path, framework: str
 ) -> None:
     code = tmp_path / "own_code.py"
@@ -385,6 +385,8 @@ def test_reload_sees_changes_of_the_users_code(
     poll("the mistake is shown", lambda: "SyntaxError" in server.output)
     code.write_text(OWN_CLASS.format(longest=1))
     poll("the new class refuses", lambda: status_of(server) == 422)
+    (server.folder / "tabserve.toml").write_text("max_body = 3")
+    poll("the new limit refuses", lambda: status_of(server) == 413)
 
     assert server.stop() == 0
     poll("all processes ended", lambda: not server.processes())

@@ -18,7 +18,7 @@ from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.model_selection import FixedThresholdClassifier
 from sklearn.multioutput import MultiOutputClassifier
 from sklearn.neighbors import KNeighborsClassifier
-from sklearn.pipeline import make_pipeline
+from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from sklearn.svm import SVC
 from sklearn.tree import DecisionTreeClassifier, ExtraTreeClassifier
@@ -27,6 +27,7 @@ from tabserve.engines import native
 from tabserve.errors import InvalidInput, UntrustedModel
 from tabserve.output import Renderer, Target
 from tabserve.signature import Feature, Signature
+from tests.estimators import ThresholdPipeline
 
 SIGNATURE = Signature(
     features=(
@@ -176,6 +177,14 @@ def test_every_trusted_type_has_a_reason_and_no_code_is_loaded_from_a_hostile_fi
             native.load(content, "skops", allow_pickle=True)
     with pytest.raises(UntrustedModel, match="--allow-pickle"):
         native.load(b"cos\nsystem\n(S'true'\ntR.", "joblib", allow_pickle=False)
+
+
+def test_the_label_of_a_users_class_is_its_own() -> None:
+    steps = [("scale", StandardScaler()), ("tree", DecisionTreeClassifier(max_depth=2))]
+    model = ThresholdPipeline(steps).fit(ROWS, TARGET)
+    labels = engine(model, CLASSES).predict(columns(ROWS))["label"].tolist()
+    assert labels == model.predict(ROWS).tolist()
+    assert labels != Pipeline(steps).predict(ROWS).tolist()
 
 
 def test_a_number_that_a_float32_cannot_hold_is_named_with_its_row() -> None:

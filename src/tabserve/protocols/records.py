@@ -29,6 +29,7 @@ def routes(model: ServedModel) -> list[Route]:
         answers = model.answer(records, outputs)
         response = json_response({"predictions": answers, "count": len(answers)})
         response.log = lambda: model.log_lines(records, answers)
+        response.n_log_lines = len(answers)
         return response
 
     record, prediction = (
