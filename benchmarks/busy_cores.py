@@ -51,7 +51,7 @@ def _ways() -> dict[str, Callable[[], Any]]:
     target = (frame.sum(axis=1) + random.normal(size=7000)) > 0
     model = HistGradientBoostingClassifier(max_iter=200, random_state=0).fit(frame, target)
     with tempfile.TemporaryDirectory() as folder:
-        packed = tabserve.pack(model, folder, name="m", version="1", data=frame)
+        packed = tabserve.pack(model, folder, name="m", version="1", data=frame, engine="native")
         loaded = repository.load(repository.find(packed))
     row = frame.iloc[:1]
     columns = columns_of(loaded.manifest.signature, row.to_dict("records"))

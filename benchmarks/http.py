@@ -33,6 +33,9 @@ Servers = dict[str, str]  # name -> address
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, help="the Telco file; generated data without it")
+    parser.add_argument(
+        "--engine", choices=["native"], help="of TabServe; the fastest that is equal without it"
+    )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=4.0, help="of each single measurement")
     arguments = parser.parse_args()
@@ -40,7 +43,7 @@ def main() -> None:
         raise SystemExit("wrk is not installed: apt-get install wrk")
     frame = data.load(arguments.data) if arguments.data else data.generate()
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
-        servers = _start(stack, Path(folder), frame)
+        servers = _start(stack, Path(folder), frame, arguments.engine)
         rows = _rows(frame)
         print(f"| requests | {' | '.join(servers)} | TabServe / plain | TabServe / bare |")
         print("|---|" + "---:|" * (len(servers) + 2))
@@ -61,8 +64,8 @@ def main() -> None:
         )
 
 
-def _start(stack: ExitStack, folder: Path, frame: object) -> Servers:
-    artefact = train.train_and_pack(frame, folder / "models", "1.2.3", "benchmark")
+def _start(stack: ExitStack, folder: Path, frame: object, engine: str | None) -> Servers:
+    artefact = train.train_and_pack(frame, folder / "models", "1.2.3", "benchmark", engine=engine)
     features, target = data.features_and_target(frame)
     model = train.pipeline().fit(features, target)
     joblib.dump(model, folder / "model.joblib")

@@ -152,7 +152,7 @@ class HeldEngine:
         self.calls.append(n_rows(columns))
         self.entered.set()
         assert self.release.wait(PATIENCE_S)
-        return {"proba": np.tile([0.25, 0.75], (n_rows(columns), 1))}
+        return {"proba": np.full(n_rows(columns), 0.75)}
 
 
 class Depth:
@@ -205,7 +205,7 @@ class ConstantEngine:
     name = "constant"
 
     def __init__(self, probability: float) -> None:
-        self._row = [1 - probability, probability]
+        self._probability = probability
 
     def predict(self, columns: Columns) -> Outputs:
-        return {"proba": np.tile(self._row, (n_rows(columns), 1))}
+        return {"proba": np.full(n_rows(columns), self._probability)}

@@ -30,11 +30,11 @@ def manifest(folder: Path) -> Manifest:
 
 def test_the_manifest_holds_what_the_design_says(manifest: Manifest, folder: Path) -> None:
     assert (manifest.name, manifest.version, manifest.format_version) == ("churn", "1.2.3", 1)
-    assert (manifest.engine, manifest.model_format) == ("native", "skops")
+    assert (manifest.engine, manifest.model_format) == ("onnx", "skops")
     assert manifest.libraries.keys() == {"joblib", "numpy", "pandas", "sklearn", "skops"}
     assert manifest.files == {
         name: hashlib.sha256((folder / name).read_bytes()).hexdigest()
-        for name in ("model.skops", "golden.jsonl")
+        for name in ("model.skops", "model.onnx", "refused.onnx", "golden.jsonl")
     }
     assert {path.name for path in folder.iterdir()} == {*manifest.files, MANIFEST, SEAL}
 
@@ -44,7 +44,7 @@ def test_no_time_zone_of_pydantics_outlives_the_interpreter(manifest: Manifest) 
     assert manifest.created.tzinfo is manifest.training_date.tzinfo is UTC
 
 
-@pytest.mark.parametrize("name", ["model.skops", "golden.jsonl"])
+@pytest.mark.parametrize("name", ["model.skops", "model.onnx", "golden.jsonl"])
 @pytest.mark.parametrize("place", [0, 0.5, 1])
 def test_one_altered_byte_is_refused(folder: Path, name: str, place: float) -> None:
     content = bytearray((folder / name).read_bytes())

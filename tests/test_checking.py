@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from rich.console import Console
+from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import Pipeline
 
 import tabserve
@@ -13,7 +14,10 @@ from tabserve.artifact import Artifact
 from tabserve.checking import Finding, Report, check, show
 from tabserve.errors import ArtifactError
 from tests.forging import edit_manifest
-from tests.test_packing import NUMBERS, TREE
+from tests.test_packing import NUMBERS, TARGET
+
+# No lowering, so that serving opens its file.
+NEIGHBOURS = KNeighborsClassifier(2).fit(NUMBERS, TARGET)
 
 
 @pytest.fixture
@@ -39,10 +43,10 @@ def test_a_sound_artefact_is_told_in_full_and_ends_with_0(folder: Path, pipeline
     assert texts["answer"] == (
         "churn_probability, model_version, prediction_id, prediction_timestamp, risk_category"
     )
-    assert texts["trust"] == "skops: data only"
-    assert (
-        "reproduced by the native engine, class bits, largest difference 0" in texts["golden rows"]
-    )
+    assert texts["trust"] == "onnx: data only"
+    assert "reproduced by the onnx engine, class bits, largest difference 0" in texts["golden rows"]
+    assert texts["native engine"].startswith("equal, largest difference 0, ")
+    assert texts["onnx engine"].startswith("equal, largest difference 0, ")
 
 
 def test_another_version_of_a_library_is_a_warning_and_ends_with_1(folder: Path) -> None:
@@ -70,7 +74,7 @@ def test_an_altered_file_is_refused_and_not_loaded_and_ends_with_2(folder: Path,
 
 
 def test_a_pickle_is_refused_unless_allowed_and_a_warning_then(tmp_path: Path) -> None:
-    tabserve.pack(TREE, tmp_path, name="m", version="1", data=NUMBERS, format="joblib")
+    tabserve.pack(NEIGHBOURS, tmp_path, name="m", version="1", data=NUMBERS, format="joblib")
     assert check(str(tmp_path)).exit_code == 2
     assert "--allow-pickle" in findings(tmp_path)["trust"].text
     allowed = findings(tmp_path, allow_pickle=True)

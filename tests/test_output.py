@@ -100,7 +100,7 @@ def test_bands_are_as_their_text_reads(value: float) -> None:
 
 def test_the_number_is_rounded_and_its_band_decided_on_the_unrounded_one() -> None:
     declared = Output(name="p", round=3, bands=BANDS)
-    proba = np.array([[0.70004, 0.29996], [0.3004, 0.6996], [0.2656, 0.7344]])
+    proba = np.array([0.29996, 0.6996, 0.7344])  # of the positive class
     assert rendered((BINARY,), {"proba": proba}, declared) == [
         {"p": 0.3, "risk": "Low"},
         {"p": 0.7, "risk": "Medium"},
@@ -125,7 +125,9 @@ def test_the_positive_class_goes_by_its_label_or_its_name(
 ) -> None:
     proba = np.linspace(0.1, 0.3, len(target.classes))[None, :]
     declared = Output(name="p", positive=positive)
-    assert rendered((target,), {"proba": proba}, declared) == [{"p": proba[0, column]}]
+    renderer = Renderer((target,), declared)
+    assert renderer.parts == {"proba": column}
+    assert rendered((target,), {"proba": proba[:, column]}, declared) == [{"p": proba[0, column]}]
 
 
 def test_a_declared_value_of_a_regressor_is_named_rounded_and_banded() -> None:
@@ -202,7 +204,7 @@ def test_several_outputs_are_answered_by_name() -> None:
     }
     second = {"prediction": "Yes", "probability": 0.5, "probabilities": {"No": 0.5, "Yes": 0.5}}
     assert rendered(targets, outputs)[1] == {"price": 2.5, "sold": second}
-    assert Renderer(targets, None).parts == outputs.keys()
+    assert Renderer(targets, None).parts == dict.fromkeys(outputs)
 
 
 # Bad outputs

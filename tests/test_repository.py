@@ -11,7 +11,7 @@ import pytest
 from tabserve.artifact import Artifact
 from tabserve.errors import ArtifactError, NotReproduced, UntrustedModel
 from tabserve.repository import find, load, version_key
-from tests.forging import forge
+from tests.forging import edit_manifest, forge
 
 
 @pytest.fixture
@@ -76,7 +76,7 @@ def test_a_loaded_model_has_reproduced_its_golden_rows(models: Path) -> None:
 def test_a_golden_row_altered_with_its_hash_is_not_reproduced_and_named(models: Path) -> None:
     folder = models / "churn" / "1.2.3"
     rows = golden_rows(folder)
-    rows[4]["outputs"]["proba"][0] += 1e-15
+    rows[4]["outputs"]["proba"] += 1e-15
     forge_golden(folder, rows)
     with pytest.raises(NotReproduced, match=r"row 5 of golden\.jsonl, proba: expected"):
         load(Artifact(folder))
@@ -116,5 +116,6 @@ def test_golden_rows_that_prove_nothing_are_refused(models: Path, outputs: dict[
 def test_a_model_file_that_is_no_skops_file_is_untrusted(models: Path) -> None:
     folder = models / "churn" / "1.2.3"
     forge(folder, "model.skops", b"cos\nsystem\n(S'true'\ntR.")
+    edit_manifest(folder, lambda manifest: manifest.update(engine="native", lowered=None))
     with pytest.raises(UntrustedModel, match="no skops file"):
         load(Artifact(folder))

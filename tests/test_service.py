@@ -463,7 +463,7 @@ from tabserve.repository import LoadedModel
 class Engine:
     name = "half"
     def predict(self, columns):
-        return {"proba": np.array([[0.5, 0.5]])}
+        return {"proba": np.array([0.5])}
 
 repository.load = lambda artifact, **_: LoadedModel(artifact.manifest, Engine(), 0.0)
 service = Service(sys.argv[1], settings=Settings(log="off"))
@@ -550,13 +550,13 @@ def test_a_model_that_was_mended_is_served_after_a_close(
     repository: Path, tmp_path: Path, framework: str
 ) -> None:
     folder = Path(shutil.copytree(repository, tmp_path / "models")) / "churn" / "1.2.3"
-    model = (folder / "model.skops").read_bytes()
-    (folder / "model.skops").write_bytes(b"")
+    model = (folder / "model.onnx").read_bytes()
+    (folder / "model.onnx").write_bytes(b"")
     service = Service(folder, settings=settings())
     service.on_refused = lambda error: None
     with pytest.raises(ArtifactError, match="was changed after packing"):
         service.wait(PATIENCE_S)
-    (folder / "model.skops").write_bytes(model)
+    (folder / "model.onnx").write_bytes(model)
     service.close()
 
     service.wait(PATIENCE_S)

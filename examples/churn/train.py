@@ -28,8 +28,11 @@ def pipeline(seed: int = 0) -> Pipeline:
     return make_pipeline(preprocessing, forest)
 
 
-def train_and_pack(frame: Any, out: Path, version: str, data_name: str) -> Path:
-    """Fit on 80 % of the customers, measure on the rest, pack; gives back the artefact's folder."""
+def train_and_pack(frame: Any, out: Path, version: str, data_name: str, **options: Any) -> Path:
+    """Fit on 80 % of the customers, measure on the rest, pack; gives back the artefact's folder.
+
+    options: further ones of tabserve.pack.
+    """
     features, target = data.features_and_target(frame)
     train_x, test_x, train_y, test_y = train_test_split(
         features, target, test_size=0.2, random_state=0, stratify=target
@@ -52,6 +55,7 @@ def train_and_pack(frame: Any, out: Path, version: str, data_name: str) -> Path:
             bands=tabserve.Bands.parse("risk_category: Low < 0.3 <= Medium < 0.7 <= High"),
         ),
         replace=True,
+        **options,
     )
 
 

@@ -15,6 +15,7 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, field_validator
 
 from tabserve.errors import ArtifactError, PackError
+from tabserve.lowered import Lowered
 from tabserve.output import Output, Target
 from tabserve.signature import Signature
 from tabserve.types import Array, Moment, Outputs
@@ -24,6 +25,8 @@ MANIFEST = "manifest.json"
 # Of the manifest, as `sha256sum -c` reads it: the manifest holds those of all other files.
 SEAL = "manifest.json.sha256"
 GOLDEN = "golden.jsonl"
+GRAPH = "model.onnx"
+REFUSED = "refused.onnx"
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
@@ -40,11 +43,28 @@ class Metric(BaseModel):
     data: str
 
 
+class Tried(BaseModel):
+    """An engine that packing tried. why: not used, where it is not equal.
+
+    max_difference: the largest absolute one, over all rows and batch sizes.
+    row_us: microseconds that one row took when packing.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    engine: Literal["native", "onnx"]
+    equal: bool
+    why: str | None = None
+    max_difference: float | None = None
+    row_us: float | None = None
+
+
 class Parity(BaseModel):
-    """What packing found when it compared the engine with the original model.
+    """What packing found when it compared the engines with the original model.
 
     exactness: "bits" (equal) or "close" (within 1e-12 x scale).
-    max_difference: the largest absolute one, over all golden rows and batch sizes.
+    n_rows, n_hard_rows: golden rows, and rows made to be hard for a lowered graph.
+    max_difference: the largest absolute one of the engine used.
     joinable: whether the answers stay in the class when rows of several requests are computed as
     one batch.
     """
@@ -53,10 +73,12 @@ class Parity(BaseModel):
 
     exactness: Exactness
     n_rows: int
+    n_hard_rows: int = 0
     batch_sizes: list[int]
     max_difference: float
     joinable: bool
     cpu: str
+    tried: list[Tried] = []
 
 
 class Manifest(BaseModel):
@@ -71,7 +93,8 @@ class Manifest(BaseModel):
     model_type: str
     model_file: str
     model_format: Literal["skops", "joblib"]
-    engine: Literal["native"] = "native"
+    engine: Literal["native", "onnx"] = "native"
+    lowered: Lowered | None = None
     signature: Signature
     targets: tuple[Target, ...] = Field(min_length=1)
     output: Output | None = None

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tabserve import repository
-from tabserve.artifact import Artifact, Manifest
+from tabserve.artifact import Artifact, Manifest, Tried
 from tabserve.errors import ArtifactError, OperatorError, UntrustedModel
 from tabserve.output import Renderer
 from tabserve.parity import cpu_model
@@ -111,7 +111,6 @@ def _check_model(artifact: Artifact, report: Report, allow_pickle: bool) -> None
     """Load and prove it, unless something that stands before that refused it."""
     if report.exit_code == _EXIT_CODES["refused"]:
         return
-    model_format = artifact.manifest.model_format
     try:
         loaded = repository.load(artifact, allow_pickle=allow_pickle)
     except UntrustedModel as error:
@@ -121,10 +120,28 @@ def _check_model(artifact: Artifact, report: Report, allow_pickle: bool) -> None
     except Exception as error:  # noqa: BLE001 - whatever a library raises on this file is the finding
         report.add("loading", "refused", f"{type(error).__name__}: {error}")
     else:
-        executes = "runs code of the file when loaded" if model_format == "joblib" else "data only"
-        verdict: Verdict = "warning" if model_format == "joblib" else "ok"
-        report.add("trust", verdict, f"{model_format}: {executes}")
+        report.add("trust", *_trust(artifact.manifest))
         report.add("golden rows", "ok", _parity(loaded))
+        for tried in artifact.manifest.parity.tried:
+            report.add(f"{tried.engine} engine", "ok", _tried(tried))
+
+
+def _trust(manifest: Manifest) -> tuple[Verdict, str]:
+    """Of what serving opens: a lowered model's original stays closed."""
+    if manifest.lowered is not None:
+        return "ok", "onnx: data only"
+    if manifest.model_format == "joblib":
+        return "warning", "joblib: runs code of the file when loaded"
+    return "ok", f"{manifest.model_format}: data only"
+
+
+def _tried(tried: Tried) -> str:
+    if not tried.equal:
+        return tried.why or "not equal"
+    return (
+        f"equal, largest difference {tried.max_difference:g}, {tried.row_us:,.0f} µs a row when "
+        "packed"
+    )
 
 
 def _parity(loaded: LoadedModel) -> str:

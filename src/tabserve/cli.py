@@ -50,6 +50,10 @@ def main() -> None:
     "--format", "model_format", type=click.Choice(["skops", "joblib"]), default="skops",
     show_default=True, help="joblib is a pickle: serving it needs --allow-pickle.",
 )  # fmt: skip
+@click.option(
+    "--engine", type=click.Choice(["native"]),
+    help="Serve with the library itself. [default: the fastest engine that is equal]",
+)  # fmt: skip
 @click.option("--allow-pickle", is_flag=True, help="Allow MODEL to be a pickle or joblib file.")
 @click.option("--output-name", help="Name of the answer's number, such as churn_probability.")
 @click.option("--positive", help="Class whose probability is answered.")
@@ -72,6 +76,7 @@ def pack(
     model_version: str,
     out: Path,
     model_format: Any,
+    engine: Any,
     allow_pickle: bool,
     output_name: str | None,
     positive: str | None,
@@ -92,6 +97,7 @@ def pack(
         version=model_version,
         out=out,
         format=model_format,
+        engine=engine,
         allow_pickle=allow_pickle,
         output=sources.declared_output(output_name, positive, decimals, bands),
         unknown=sources.policies(unknown),

@@ -11,7 +11,7 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 
 from tabserve.errors import BadModelOutput, PackError
-from tabserve.types import Array, Outputs
+from tabserve.types import Array, Outputs, Parts
 
 Label = bool | int | float | str
 Prediction = dict[str, Any]
@@ -120,12 +120,14 @@ class Renderer:
             _refuse_misfit(declared, targets)
 
     @cached_property
-    def parts(self) -> frozenset[str]:
-        """The parts of `Outputs` that an answer needs, so that an engine computes no other."""
+    def parts(self) -> Parts:
+        """What an answer needs, so that an engine computes no more."""
         if self._declared is not None:
             target = self._targets[0]
-            return frozenset({target.part("proba" if target.kind == "classes" else "value")})
-        return frozenset(target.part(part) for target in self._targets for part in _parts(target))
+            if target.kind == "number":
+                return {target.part("value"): None}
+            return {target.part("proba"): _positive_column(self._declared, target)}
+        return {target.part(part): None for target in self._targets for part in _parts(target)}
 
     def render(self, outputs: Outputs, n_rows: int) -> list[Prediction]:
         """Raises BadModelOutput where a number is not finite or an array not of n_rows."""
@@ -147,11 +149,8 @@ class Renderer:
 
     def _render_declared(self, declared: Output, outputs: Outputs) -> list[Prediction]:
         target = self._targets[0]
-        if target.kind == "classes":
-            column = _positive_column(declared, target)
-            values = outputs[target.part("proba")][:, column].tolist()
-        else:
-            values = outputs[target.part("value")].tolist()
+        part = target.part("proba" if target.kind == "classes" else "value")
+        values = outputs[part].tolist()
         decimals, bands = declared.round, declared.bands
         rows = [
             {declared.name: value if decimals is None else round(value, decimals)}

@@ -8,16 +8,9 @@ from typing import Any, Literal
 
 from threadpoolctl import threadpool_limits
 
-from tabserve import evaluation, parity, sources
-from tabserve.artifact import (
-    GOLDEN,
-    Exactness,
-    GoldenRows,
-    Manifest,
-    Parity,
-    plain_name,
-    write,
-)
+from tabserve import evaluation, sources
+from tabserve.artifact import GOLDEN, Manifest, plain_name, write
+from tabserve.choosing import choose
 from tabserve.engines import native
 from tabserve.errors import MissingExtra, OperatorError, PackError, UntrustedModel
 from tabserve.golden import golden_rows
@@ -32,8 +25,6 @@ from tabserve.inference import (
     text_classes,
 )
 from tabserve.output import Output, Renderer
-from tabserve.signature import Signature
-from tabserve.types import Engine
 
 try:
     from sklearn.exceptions import NotFittedError
@@ -52,6 +43,7 @@ def pack(
     target: Any = None,
     output: Output | Mapping[str, Any] | None = None,
     format: Literal["skops", "joblib"] = "skops",
+    engine: Literal["native"] | None = None,
     unknown: Mapping[str, Unknown] | None = None,
     extra_fields: Literal["refuse", "ignore"] = "refuse",
     metrics: Mapping[str, Mapping[str, float]] | None = None,
@@ -66,6 +58,7 @@ def pack(
     target: the sample's true answers, or the name of their column in `data`; metrics are measured
     on them.
     output: what the answer says; undeclared, it holds the prediction and all probabilities.
+    engine: "native" serves it with the library itself; left out, the fastest that is equal does.
     unknown: per feature, what becomes of a category that the encoder has not seen.
     metrics: by data set, metrics measured elsewhere, such as {"holdout": {"roc_auc": 0.84}}.
     Raises PackError, UntrustedModel (a type that skops must not load), NotReproduced.
@@ -89,10 +82,20 @@ def pack(
             signature, golden = golden_rows(original, sample, signature)
         measured = evaluation.measure(model, _as_taken(sample, layout), target, targets, data_name)
         content = _dump(model, format)
-        engine = native.NativeEngine(
+        packed = native.NativeEngine(
             native.load(content, format, allow_pickle=True), signature, targets, parts
         )
-        found = _parity(engine, signature, golden, native.exactness_of(model))
+        choice = choose(
+            model,
+            original,
+            packed,
+            signature=signature,
+            targets=targets,
+            parts=parts,
+            golden=golden,
+            exactness=native.exactness_of(model),
+            only_native=engine == "native",
+        )
     model_file = f"model.{format}"
     manifest = Manifest(
         name=name,
@@ -106,11 +109,14 @@ def pack(
         output=declared,
         metrics=measured + given,
         training_date=training_date or datetime.now(UTC),
-        parity=found,
+        engine=choice.engine,
+        lowered=choice.lowered,
+        parity=choice.parity,
         libraries=native.libraries(),
         files={},
     )
-    return write(Path(out), manifest, {model_file: content, GOLDEN: golden.to_bytes()}, replace)
+    files = {model_file: content, GOLDEN: golden.to_bytes()} | choice.files
+    return write(Path(out), manifest, files, replace)
 
 
 def pack_from_files(
@@ -213,33 +219,6 @@ def _dump(model: Any, format: Literal["skops", "joblib"]) -> bytes:
                 "needs --allow-pickle."
             )
     return content
-
-
-def _parity(
-    engine: Engine, signature: Signature, golden: GoldenRows, exactness: Exactness
-) -> Parity:
-    """The packed model against the original one, alone and in batches."""
-    largest = parity.prove(engine, signature, golden, exactness, [len(golden.rows)])
-    columns = parity.columns_of(signature, golden.rows)
-    joinable = True
-    for size in parity.BATCH_SIZES:
-        try:
-            outputs = parity.in_batches(engine, columns, size)
-        except Exception as error:
-            raise PackError(
-                f"The model fails on a batch of {size}: {type(error).__name__}: {error}"
-            ) from error
-        found = parity.compare(golden.outputs, outputs, exactness)
-        joinable &= found.difference is None
-        largest = max(largest, found.max_difference)
-    return Parity(
-        exactness=exactness,
-        n_rows=len(golden.rows),
-        batch_sizes=list(parity.BATCH_SIZES),
-        max_difference=largest,
-        joinable=joinable,
-        cpu=parity.cpu_model(),
-    )
 
 
 def _model_type(model: Any) -> str:

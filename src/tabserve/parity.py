@@ -38,10 +38,14 @@ class Comparison:
     difference: Difference | None
 
 
-def compare(expected: Outputs, found: Outputs, exactness: Exactness) -> Comparison:
+def compare(
+    expected: Outputs, found: Outputs, exactness: Exactness, golden: Outputs | None = None
+) -> Comparison:
     """expected and found: the same parts, each of shape (n_rows, ...).
+    golden: usual outputs, whose largest is the scale; `expected` where left out.
 
-    Labels must be equal in both classes. Raises NotReproduced where parts or shapes differ.
+    Labels must be equal in both classes, and what is no finite number in the one must be none in
+    the other. Raises NotReproduced where parts or shapes differ.
     """
     if found.keys() != expected.keys():
         raise NotReproduced(
@@ -58,10 +62,12 @@ def compare(expected: Outputs, found: Outputs, exactness: Exactness) -> Comparis
                 f"{wanted.shape}."
             )
         if wanted.dtype.kind == "f":
-            difference = np.abs(got - wanted)
+            finite = np.isfinite(wanted)
+            difference = np.where(finite, np.abs(got - wanted), 0.0)
             # A NaN is never within the class.
-            wrong = ~(difference <= _allowed(part, wanted, exactness))
-            largest = max(largest, float(difference.max(initial=0.0)))
+            allowed = _allowed(part, wanted, exactness, (golden or expected)[part])
+            wrong = ~(difference <= allowed) | (finite != np.isfinite(got))
+            largest = max(largest, float(difference[finite].max(initial=0.0)))
         else:
             wrong = got.astype(object) != wanted.astype(object)
         rows = wrong.reshape(len(wanted), -1).any(axis=1)
@@ -71,12 +77,14 @@ def compare(expected: Outputs, found: Outputs, exactness: Exactness) -> Comparis
     return Comparison(largest, first)
 
 
-def _allowed(part: str, expected: Array, exactness: Exactness) -> float:
+def _allowed(part: str, expected: Array, exactness: Exactness, golden: Array) -> float | Array:
     if exactness == "bits":
         return 0.0
     if part.rpartition(".")[2] == "proba":
         return CLOSE
-    return CLOSE * float(np.abs(expected).max(initial=0.0))
+    scale = np.abs(golden).max(initial=0.0)
+    allowed: Array = CLOSE * np.maximum(scale, np.abs(expected))
+    return allowed
 
 
 def in_batches(engine: Engine, columns: Columns, size: int) -> Outputs:
@@ -86,6 +94,30 @@ def in_batches(engine: Engine, columns: Columns, size: int) -> Outputs:
         for start in range(0, n_rows(columns), size)
     ]
     return concatenate(parts)
+
+
+def rows_of(columns: Columns, chosen: Any) -> Columns:
+    """chosen: a slice, places or a mask."""
+    return {name: column[chosen] for name, column in columns.items()}
+
+
+def answered(engine: Engine, columns: Columns) -> tuple[Array, Outputs | None]:
+    """A mask of the rows that the engine answers, and its outputs on those.
+
+    Whatever a library raises on one row it raises on a batch with it, so halves are tried.
+    """
+    rows = n_rows(columns)
+    try:
+        return np.ones(rows, dtype=bool), engine.predict(columns)
+    except Exception:  # noqa: BLE001 - whatever the library raises: it does not answer the row
+        if rows == 1:
+            return np.zeros(1, dtype=bool), None
+    halves = [
+        answered(engine, rows_of(columns, half))
+        for half in (slice(0, rows // 2), slice(rows // 2, rows))
+    ]
+    outputs = [outputs for _, outputs in halves if outputs is not None]
+    return np.concatenate([mask for mask, _ in halves]), concatenate(outputs) if outputs else None
 
 
 def columns_of(signature: Signature, rows: list[dict[str, Any]]) -> Columns:
@@ -120,12 +152,12 @@ def prove(
     for size in batch_sizes:
         comparison = compare(golden.outputs, in_batches(engine, columns, size), exactness)
         if comparison.difference is not None:
-            raise NotReproduced(_sentence(comparison.difference, exactness))
+            raise NotReproduced(sentence(comparison.difference, exactness))
         largest = max(largest, comparison.max_difference)
     return largest
 
 
-def _sentence(difference: Difference, exactness: Exactness) -> str:
+def sentence(difference: Difference, exactness: Exactness) -> str:
     return (
         f"The model does not give its golden outputs: row {difference.row + 1} of {GOLDEN}, "
         f"{difference.part}: expected {difference.expected!r}, found {difference.found!r} "

@@ -1,24 +1,43 @@
 """The folder of artefacts: which version a path means, and loading one so that it is proven."""
 
 import os
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tabserve import parity
-from tabserve.artifact import GOLDEN, MANIFEST, Artifact, GoldenRows, Manifest
+from tabserve.artifact import (
+    GOLDEN,
+    GRAPH,
+    MANIFEST,
+    REFUSED,
+    Artifact,
+    GoldenRows,
+    Manifest,
+)
 from tabserve.errors import ArtifactError
+from tabserve.lowered import Lowered
 from tabserve.output import Renderer
-from tabserve.types import Engine
+from tabserve.types import Engine, Parts
+
+# What may be computed on an event loop: some times what handing it to a thread and back costs.
+_INLINE_S = 500e-6
+_TIMED_CALLS = 10
 
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A version that has reproduced its golden rows; `difference` is by how much it did not."""
+    """A version that has reproduced its golden rows; `difference` is by how much it did not.
+
+    inline_rows: as many may be computed on an event loop: handing them to a thread would take
+    longer, and so short a time delays nobody.
+    """
 
     manifest: Manifest
     engine: Engine
     difference: float
+    inline_rows: int = 0
 
 
 def find(path: str | Path) -> Artifact:
@@ -51,18 +70,51 @@ def load(artifact: Artifact, *, allow_pickle: bool = False, workers: int = 1) ->
     workers: processes that share this machine's CPUs.
     Raises ArtifactError (altered file), UntrustedModel, NotReproduced, MissingExtra.
     """
-    # Imported here: it costs a second, and reading a manifest needs no ML library.
+    manifest = artifact.manifest
+    renderer = Renderer(manifest.targets, manifest.output)
+    golden = artifact.golden()
+    engine: Engine
+    if manifest.lowered is not None:
+        artifact.read(manifest.model_file)  # not used, and yet not to be another one
+        engine = _lowered(artifact, manifest.lowered, renderer.parts)
+    else:
+        engine = _native(artifact, renderer.parts, allow_pickle, workers)
+    difference = _prove(engine, manifest, golden)
+    inline_rows = int(_INLINE_S / _row_s(engine, manifest, golden)) if engine.reentrant else 0
+    return LoadedModel(manifest, engine, difference, inline_rows)
+
+
+# Engines are imported where they are used: reading a manifest needs none of them, and serving a
+# lowered model needs no ML library.
+
+
+def _lowered(artifact: Artifact, lowered: Lowered, parts: Parts) -> Engine:
+    from tabserve.engines.onnx import OnnxEngine
+
+    manifest = artifact.manifest
+    graph = artifact.read(GRAPH)
+    refused = artifact.read(REFUSED) if REFUSED in manifest.files else None
+    return OnnxEngine(graph, refused, lowered, manifest.signature, manifest.targets, parts)
+
+
+def _native(artifact: Artifact, parts: Parts, allow_pickle: bool, workers: int) -> Engine:
     from tabserve.engines import native
 
     manifest = artifact.manifest
     content = artifact.read(manifest.model_file)
-    golden = artifact.golden()
     model = native.load(content, manifest.model_format, allow_pickle)
-    renderer = Renderer(manifest.targets, manifest.output)
-    engine = native.NativeEngine(
-        model, manifest.signature, manifest.targets, renderer.parts, workers
-    )
-    return LoadedModel(manifest, engine, _prove(engine, manifest, golden))
+    return native.NativeEngine(model, manifest.signature, manifest.targets, parts, workers)
+
+
+def _row_s(engine: Engine, manifest: Manifest, golden: GoldenRows) -> float:
+    """Seconds that one row takes: the least of several, since others use the machine too."""
+    row = parity.columns_of(manifest.signature, golden.rows[:1])
+    samples = []
+    for _ in range(_TIMED_CALLS):
+        began = time.perf_counter()
+        engine.predict(row)
+        samples.append(time.perf_counter() - began)
+    return min(samples)
 
 
 def _prove(engine: Engine, manifest: Manifest, golden: GoldenRows) -> float:

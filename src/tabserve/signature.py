@@ -103,6 +103,23 @@ class Signature(BaseModel):
         return columns
 
 
+def unusable(columns: Columns) -> InvalidInput:
+    """What a model's answer is worth that comes to infinite or undefined numbers on the way: trees
+    take float32, and a step may take a logarithm.
+
+    It names the numbers that a float32 cannot hold; where there are none, that there must be one.
+    """
+    largest = np.finfo(np.float32).max
+    found = [
+        problem(int(row), name, "out_of_range", "Input is too large for the model")
+        for name, column in columns.items()
+        if column.dtype.kind == "f"
+        for row in np.flatnonzero(np.abs(column) > largest)
+    ]
+    message = "The model makes of a number one that is infinite or undefined"
+    return InvalidInput(found or [{"loc": (), "msg": message, "type": "out_of_range"}])
+
+
 def plain(value: Any) -> Any:
     """An enum's member as its value; anything else as it is."""
     return value.value if isinstance(value, Enum) else value

@@ -16,14 +16,18 @@ Array = npt.NDArray[Any]
 # values None.
 Columns = dict[str, Array]
 
-# What an engine computed, by part: "label" (n_rows,), "proba" (n_rows, n_classes),
-# "value" (n_rows,). Where a model has several outputs each part has the output's name before it:
-# "price.value", "colour.proba".
+# What an engine computed, by part: "label" (n_rows,), "value" (n_rows,), and "proba"
+# (n_rows, n_classes), or (n_rows,) where one class only was asked for. Where a model has several
+# outputs each part has the output's name before it: "price.value", "colour.proba".
 Outputs = dict[str, Array]
 
 # A point in time out of a file. In Python's own time zone: one of pydantic's that is alive when the
 # interpreter ends crashes it (pydantic/pydantic#12867).
 Moment = Annotated[datetime, AfterValidator(lambda moment: moment.astimezone(UTC))]
+
+# The parts that an answer needs, and of a "proba" the only class whose probability it is, or None
+# for all.
+Parts = Mapping[str, int | None]
 
 
 def n_rows(columns: Mapping[str, Array]) -> int:
@@ -65,9 +69,13 @@ Handler = Callable[[Request], "Response | Flow"]
 
 
 class Engine(Protocol):
-    """One way to compute a model."""
+    """One way to compute a model.
+
+    reentrant: whether several threads may call it at once.
+    """
 
     name: str
+    reentrant: bool
 
     def predict(self, columns: Columns) -> Outputs:
         """Compute all rows in one call; raises whatever the library raises."""

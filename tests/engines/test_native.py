@@ -73,7 +73,7 @@ def test_the_label_is_what_predict_says_in_ties_and_with_thresholds_too(model: A
 
 def test_a_part_that_no_answer_needs_is_not_computed() -> None:
     model = RandomForestClassifier(2).fit(ROWS, TARGET)
-    only = native.NativeEngine(model, SIGNATURE, (CLASSES,), frozenset({"proba"}))
+    only = native.NativeEngine(model, SIGNATURE, (CLASSES,), {"proba": None})
     assert only.predict(columns(ROWS)).keys() == {"proba"}
     bare = engine(SVC().fit(ROWS, TARGET), Target(kind="classes", classes=("No", "Yes")))
     assert bare.predict(columns(ROWS)).keys() == {"label"}
@@ -143,7 +143,7 @@ def test_n_jobs_is_1_however_deep() -> None:
 
 def test_a_few_rows_have_one_thread_and_many_the_workers_share() -> None:
     served = native.NativeEngine(
-        RandomForestClassifier(2).fit(ROWS, TARGET), SIGNATURE, (CLASSES,), frozenset({"proba"})
+        RandomForestClassifier(2).fit(ROWS, TARGET), SIGNATURE, (CLASSES,), {"proba": None}
     )
     with threadpoolctl.threadpool_limits(2):
         served.predict(columns(ROWS[:1]))

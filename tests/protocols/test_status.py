@@ -27,7 +27,7 @@ def test_the_metadata_says_what_the_model_is(client: Client, service: Service) -
         },
         "training_date": manifest.training_date.isoformat(),
         "metrics": [metric.model_dump() for metric in manifest.metrics],
-        "engine": "native",
+        "engine": "onnx",
         "parity": manifest.parity.model_dump(),
         "libraries": manifest.libraries,
     }

@@ -10,16 +10,10 @@ import numpy as np
 from threadpoolctl import ThreadpoolController
 
 from tabserve.artifact import Exactness
-from tabserve.errors import (
-    BadModelOutput,
-    InputProblem,
-    InvalidInput,
-    MissingExtra,
-    UntrustedModel,
-)
+from tabserve.errors import BadModelOutput, MissingExtra, UntrustedModel
 from tabserve.output import Target
-from tabserve.signature import Feature, Signature
-from tabserve.types import Array, Columns, Outputs, n_rows
+from tabserve.signature import Feature, Signature, unusable
+from tabserve.types import Array, Columns, Outputs, Parts, n_rows
 
 try:
     import joblib
@@ -240,13 +234,14 @@ class NativeEngine:
     """
 
     name = "native"
+    reentrant = False  # the thread limit is one thread's
 
     def __init__(
         self,
         model: Any,
         signature: Signature,
         targets: tuple[Target, ...],
-        parts: frozenset[str],
+        parts: Parts,
         workers: int = 1,
         shortcuts: bool = True,
     ) -> None:
@@ -256,6 +251,7 @@ class NativeEngine:
         self._model = model
         self._signature = signature
         self._targets = targets
+        self._parts = parts
         self._wants_label = any(part.endswith("label") for part in parts)
         self._wants_proba = any(part.endswith("proba") for part in parts)
         final = type(final_estimator(model))
@@ -275,7 +271,7 @@ class NativeEngine:
         except ValueError as error:
             if not _NOT_FINITE.match(str(error)):
                 raise
-            raise InvalidInput(_unusable(columns)) from None
+            raise unusable(columns) from None
 
     def outputs(self, inputs: Any) -> Outputs:
         """inputs: the DataFrame or array that the model itself takes."""
@@ -290,7 +286,9 @@ class NativeEngine:
         if self._wants_proba and target.has_proba:
             proba = self._model.predict_proba(inputs)
             one = proba[0] if isinstance(proba, list) else proba  # a list of outputs, and one of it
-            outputs[target.part("proba")] = np.asarray(one, dtype=np.float64)
+            column = self._parts[target.part("proba")]
+            asked = one if column is None else one[:, column]
+            outputs[target.part("proba")] = np.asarray(asked, dtype=np.float64)
         if self._wants_label:
             if self._label_is_argmax and self._wants_proba and target.has_proba:
                 labels = np.array(target.classes, dtype=object)
@@ -318,19 +316,6 @@ class NativeEngine:
             for target, proba in zip(self._targets, probas, strict=True):
                 outputs[target.part("proba")] = np.asarray(proba, dtype=np.float64)
         return outputs
-
-
-def _unusable(columns: Columns) -> list[InputProblem]:
-    """The numbers that a float32 cannot hold; where there are none, that there must be one."""
-    largest = np.finfo(np.float32).max
-    found = [
-        {"loc": (int(row), name), "msg": "Input is too large for the model", "type": "out_of_range"}
-        for name, column in columns.items()
-        if column.dtype.kind == "f"
-        for row in np.flatnonzero(np.abs(column) > largest)
-    ]
-    message = "The model makes of a number one that is infinite or undefined"
-    return found or [{"loc": (), "msg": message, "type": "out_of_range"}]
 
 
 def frame_or_array(signature: Signature, columns: Columns) -> Any:

@@ -1,0 +1,70 @@
+"""The onnx engine: onnxruntime computes the lowered graph, to the same bits alone as in a batch."""
+
+from typing import Any
+
+import numpy as np
+import onnxruntime
+
+from tabserve.lowered import Lowered
+from tabserve.output import Target
+from tabserve.signature import Signature, unusable
+from tabserve.types import Columns, Outputs, Parts
+
+
+class OnnxEngine:
+    """graph: the file that gives the scores of each target.
+    refused: the file of the values that scikit-learn refuses where they are not finite.
+    """
+
+    name = "onnx"
+    reentrant = True
+
+    def __init__(
+        self,
+        graph: bytes,
+        refused: bytes | None,
+        lowered: Lowered,
+        signature: Signature,
+        targets: tuple[Target, ...],
+        parts: Parts,
+    ) -> None:
+        self._lowered = lowered
+        self._signature = signature
+        self._targets = targets
+        self._parts = parts
+        self._scores = _session(graph)
+        self._refused = None if refused is None else _session(refused)
+        (self._input,) = (given.name for given in self._scores.get_inputs())
+
+    def predict(self, columns: Columns) -> Outputs:
+        """Raises InvalidInput where scikit-learn would find that a number is none any more."""
+        matrix = self._lowered.matrix(self._signature, columns)
+        # A NaN, which is a missing value, is not large.
+        if self._refused is not None and (np.abs(matrix) >= self._lowered.safe_below).any():
+            for values in self._refused.run(None, {self._input: matrix}):
+                if np.isinf(values).any():
+                    raise unusable(columns)
+        scores = self._scores.run(None, {self._input: matrix})
+        return self._lowered.outputs(self._targets, self._parts, scores)
+
+
+def safe_below(refused: bytes, n_features: int) -> float:
+    """A limit below which no combination of inputs was found that makes something infinite."""
+    session = _session(refused)
+    signs = np.random.default_rng(0).choice([-1.0, 1.0], size=(64, n_features))
+    signs[0], signs[1] = 1.0, -1.0
+    for limit in (1e30, 1e15, 1e7):
+        found = session.run(None, {session.get_inputs()[0].name: limit * signs})
+        if all(np.isfinite(values).all() for values in found):
+            return limit
+    return 0.0
+
+
+def _session(content: bytes) -> Any:
+    options = onnxruntime.SessionOptions()
+    # One thread: the workers are the parallelism, and a team's barrier costs more than it gains.
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    options.enable_cpu_mem_arena = False
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])

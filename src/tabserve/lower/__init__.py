@@ -1,0 +1,112 @@
+"""Lowering: a fitted model becomes an exact ONNX graph in double precision. Only packing needs it.
+
+Each lowering computes step for step as the library does; parity then proves that it did.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from tabserve.lower import compose, encode, impute, linear, scale, trees
+from tabserve.lower.graph import INPUT as INPUT
+from tabserve.lower.graph import CannotLower as CannotLower
+from tabserve.lower.graph import Column, Matrix, Vocabulary
+from tabserve.lower.lowering import Lowering, Splits
+from tabserve.lowered import Lowered
+from tabserve.signature import Feature, Signature
+from tabserve.types import Parts
+
+TRANSFORMERS = {
+    "Binarizer": scale.binarizer,
+    "ColumnTransformer": compose.column_transformer,
+    "FeatureUnion": compose.feature_union,
+    "FunctionTransformer": compose.function_transformer,
+    "MaxAbsScaler": scale.max_abs_scaler,
+    "MinMaxScaler": scale.min_max_scaler,
+    "MissingIndicator": impute.missing_indicator,
+    "OneHotEncoder": encode.one_hot_encoder,
+    "OrdinalEncoder": encode.ordinal_encoder,
+    "Pipeline": compose.pipeline,
+    "RobustScaler": scale.robust_scaler,
+    "SimpleImputer": impute.simple_imputer,
+    "StandardScaler": scale.standard_scaler,
+}
+
+PREDICTORS = {
+    "DecisionTreeClassifier": trees.decision_tree_classifier,
+    "DecisionTreeRegressor": trees.decision_tree_regressor,
+    "ElasticNet": linear.linear_regressor,
+    "ExtraTreeClassifier": trees.decision_tree_classifier,
+    "ExtraTreeRegressor": trees.decision_tree_regressor,
+    "ExtraTreesClassifier": trees.forest_classifier,
+    "ExtraTreesRegressor": trees.forest_regressor,
+    "GradientBoostingClassifier": trees.gradient_boosting_classifier,
+    "GradientBoostingRegressor": trees.gradient_boosting_regressor,
+    "HistGradientBoostingClassifier": trees.hist_gradient_boosting_classifier,
+    "HistGradientBoostingRegressor": trees.hist_gradient_boosting_regressor,
+    "Lasso": linear.linear_regressor,
+    "LinearRegression": linear.linear_regressor,
+    "LinearSVC": linear.linear_classifier,
+    "LogisticRegression": linear.logistic_regression,
+    "Pipeline": compose.pipeline_predictor,
+    "RandomForestClassifier": trees.forest_classifier,
+    "RandomForestRegressor": trees.forest_regressor,
+    "Ridge": linear.linear_regressor,
+    "RidgeClassifier": linear.linear_classifier,
+}
+
+
+@dataclass(frozen=True)
+class LoweredModel:
+    """graph: the file that gives the scores of each target.
+    refused: the file of what must be finite, where there is any.
+    splits: the file of what each ensemble of trees decides on, and its thresholds by column.
+    """
+
+    plan: Lowered
+    graph: bytes
+    refused: bytes | None
+    splits: bytes | None
+    thresholds: list[Splits]
+
+
+def lower(model: Any, signature: Signature, parts: Parts) -> LoweredModel:
+    """The model's graph, and what stands around it.
+
+    parts: where the probability of one class only is asked for, no other is computed.
+    Raises CannotLower, naming the step that has no exact graph.
+    """
+    lowering = Lowering(TRANSFORMERS, PREDICTORS, parts)
+    matrix = input_matrix(signature)
+    columns = matrix.columns
+    scores = lowering.predict(model, matrix)
+    graph = lowering.graph
+    vocabularies = {
+        column.name: tuple(column.vocabulary.values)
+        for column in columns
+        if column.vocabulary is not None
+    }
+
+    def file(values: list[str], prefix: str) -> bytes | None:
+        named = {f"{prefix}_{i}": value for i, value in enumerate(values)}
+        return graph.model(len(columns), named) if named else None
+
+    main = file([score.value for score in scores], "scores")
+    assert main is not None
+    return LoweredModel(
+        plan=Lowered(vocabularies=vocabularies, links=tuple(score.link for score in scores)),
+        graph=main,
+        refused=file(lowering.refused_if_infinite, "finite"),
+        splits=file([value for value, _ in lowering.splits], "split"),
+        thresholds=[thresholds for _, thresholds in lowering.splits],
+    )
+
+
+def input_matrix(signature: Signature) -> Matrix:
+    """What the graph takes: a column for each feature, in their order."""
+    return Matrix(INPUT, tuple(_column(feature) for feature in signature.features))
+
+
+def _column(feature: Feature) -> Column:
+    if feature.type == "string" or feature.dtype in ("object", "category", "str"):
+        return Column(feature.name, Vocabulary(), feature.missing == "none")
+    return Column(feature.name)

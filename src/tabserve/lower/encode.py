@@ -1,0 +1,111 @@
+"""Categories to numbers: sklearn.preprocessing's encoders.
+
+A category that is text stands in the graph as its code, see Vocabulary; one that is a number as
+itself.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from tabserve.lower.graph import CannotLower, Column, Graph, Matrix
+from tabserve.lower.lowering import Lowering
+
+
+def one_hot_encoder(step: Any, matrix: Matrix, lowering: Lowering) -> Matrix:
+    graph = lowering.graph
+    outputs = [_categories_by_output(step, i) for i in range(len(step.categories_))]
+    pairs = [(i, categories) for i, groups in enumerate(outputs) for categories in groups]
+    if not pairs:
+        raise CannotLower("a OneHotEncoder without outputs")
+    # One comparison for each output that stands for one category, and so for nearly all.
+    columns = graph.select(matrix, [i for i, _ in pairs])
+    codes = [matrix.columns[i].code(categories[0]) for i, categories in pairs]
+    hot = _equal(columns.value, codes, graph)
+    for more in range(1, max(len(categories) for _, categories in pairs)):
+        codes = [matrix.columns[i].code(group[min(more, len(group) - 1)]) for i, group in pairs]
+        hot = graph.node("Or", hot, _equal(columns.value, codes, graph))
+    value = graph.as_double(hot)
+    if any(_infrequent_output(step, i) is not None for i in range(len(outputs))):
+        value = _with_unknown(step, matrix, pairs, value, graph)
+    return Matrix(value, (Column(),) * len(pairs))
+
+
+def ordinal_encoder(step: Any, matrix: Matrix, lowering: Lowering) -> Matrix:
+    graph = lowering.graph
+    if getattr(step, "_infrequent_enabled", False):
+        raise CannotLower("an OrdinalEncoder with infrequent categories")
+    return graph.concat(
+        [_ordinal(step, i, graph.select(matrix, [i]), graph) for i in range(len(step.categories_))]
+    )
+
+
+def _categories_by_output(step: Any, i: int) -> list[list[Any]]:
+    """For each output of feature i the categories that it stands for: several where they are
+    infrequent. One that is dropped has none.
+    """
+    categories = list(step.categories_[i])
+    places = list(range(len(categories)))
+    if _groups(step, i):
+        places = step._default_to_infrequent_mappings[i].tolist()
+    outputs: list[list[Any]] = [[] for _ in range(max(places) + 1)]
+    for category, place in zip(categories, places, strict=True):
+        outputs[place].append(category)
+    dropped = None if step._drop_idx_after_grouping is None else step._drop_idx_after_grouping[i]
+    return [group for place, group in enumerate(outputs) if place != dropped]
+
+
+def _groups(step: Any, i: int) -> bool:
+    return bool(step._infrequent_enabled) and step._infrequent_indices[i] is not None
+
+
+def _infrequent_output(step: Any, i: int) -> Any | None:
+    """A category of the output that unknown values of feature i belong to."""
+    if step.handle_unknown not in ("infrequent_if_exist", "warn") or not _groups(step, i):
+        return None
+    return step.categories_[i][int(step._infrequent_indices[i][0])]
+
+
+def _with_unknown(
+    step: Any, matrix: Matrix, pairs: list[tuple[int, list[Any]]], value: str, graph: Graph
+) -> str:
+    """Whatever is none of a feature's categories, counted as one of its infrequent ones."""
+    total = value
+    for i, categories in enumerate(step.categories_):
+        infrequent = _infrequent_output(step, i)
+        if infrequent is None:
+            continue
+        codes = [matrix.columns[i].code(category) for category in categories]
+        equal = graph.as_double(_equal(graph.select(matrix, [i]).value, codes, graph))
+        known = graph.node("ReduceMax", equal, graph.constant([1], np.int64), keepdims=1)
+        row = [float(j == i and infrequent in group) for j, group in pairs]
+        unknown = graph.node("Sub", graph.constant([[1.0]]), known)
+        total = graph.node("Add", total, graph.node("Mul", unknown, graph.constant([row])))
+    return total
+
+
+def _ordinal(step: Any, i: int, column: Matrix, graph: Graph) -> Matrix:
+    categories = step.categories_[i]
+    numbers = np.arange(len(categories), dtype=np.float64)
+    if i in step._missing_indices:
+        numbers[step._missing_indices[i]] = step.encoded_missing_value
+    unknown = step.unknown_value if step.handle_unknown == "use_encoded_value" else np.nan
+    codes = [column.columns[0].code(category) for category in categories]
+    equal = graph.as_double(_equal(column.value, codes, graph))
+    # The place of the one that is equal, from 1; 0 where none is.
+    places = graph.constant(np.arange(1.0, len(codes) + 1).reshape(-1, 1))
+    place = graph.as_integer(graph.node("MatMul", equal, places))
+    table = graph.constant(np.append(float(unknown), numbers))
+    return Matrix(graph.node("Gather", table, place, axis=0), (Column(),))
+
+
+def _equal(values: str, codes: list[float], graph: Graph) -> str:
+    """Column by column; boolean. NaN, a missing number, equals a category that is NaN."""
+    equal = graph.node("Equal", values, graph.constant([codes]))
+    missing = np.isnan(codes)
+    if not missing.any():
+        return equal
+    is_missing = graph.node("IsNaN", values)
+    return graph.node(
+        "Or", equal, graph.node("And", is_missing, graph.constant([missing], np.bool_))
+    )

@@ -1,0 +1,180 @@
+"""An ONNX graph being written, and the matrices that flow through it."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from tabserve.errors import MissingExtra
+from tabserve.lowered import MISSING
+from tabserve.types import Array
+
+try:
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+except ImportError as error:
+    raise MissingExtra(error.name or "onnx", "sklearn") from None
+
+# TreeEnsemble of ai.onnx.ml 5 is the first with double outputs; onnxruntime has it from 1.20 on.
+OPSETS = {"": 22, "ai.onnx.ml": 5}
+IR_VERSION = 10
+
+INPUT = "features"
+
+
+class CannotLower(Exception):
+    """A step that has no exact graph; the message names it and says why."""
+
+
+@dataclass
+class Vocabulary:
+    """The values of a column that is no number: each stands in the graph as its place here, one
+    that is not listed as UNKNOWN, and a missing one as MISSING.
+    """
+
+    values: list[Any] = field(default_factory=list)
+
+    def code(self, value: Any) -> float:
+        """Its place, which it gets where it has none."""
+        if value is None or value != value:
+            return MISSING
+        for place, known in enumerate(self.values):
+            if known == value and type(known) is type(value):
+                return float(place)
+        self.values.append(value)
+        return float(len(self.values) - 1)
+
+
+@dataclass(frozen=True)
+class Column:
+    """name: of the feature, where the column is one as it came. vocabulary: of codes, else None.
+    missing_is_none: of codes: what MISSING stands for is None and not NaN, which an imputer of NaN
+    leaves alone.
+    """
+
+    name: str = ""
+    vocabulary: Vocabulary | None = None
+    missing_is_none: bool = False
+
+    def code(self, value: Any) -> float:
+        """What stands in the graph for a value of this column."""
+        return float(value) if self.vocabulary is None else self.vocabulary.code(value)
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """A value of the graph, of shape (n_rows, len(columns)) and type double."""
+
+    value: str
+    columns: tuple[Column, ...]
+
+    @property
+    def width(self) -> int:
+        return len(self.columns)
+
+    @property
+    def is_coded(self) -> bool:
+        """Whether all columns hold codes."""
+        return all(column.vocabulary is not None for column in self.columns)
+
+    def numbers(self) -> str:
+        """Its value. Raises CannotLower where a column of it holds codes."""
+        for column in self.columns:
+            if column.vocabulary is not None:
+                raise CannotLower(f"{column.name} is no number, and reaches a step of numbers")
+        return self.value
+
+
+class Graph:
+    """Nodes and constants in the order of their making."""
+
+    def __init__(self) -> None:
+        self._nodes: list[Any] = []
+        self._constants: dict[tuple[str, tuple[int, ...], bytes], str] = {}
+        self._initializers: list[Any] = []
+
+    def constant(self, value: Any, dtype: Any = np.float64) -> str:
+        array = np.ascontiguousarray(value, dtype=dtype).reshape(np.shape(value))
+        key = (array.dtype.str, array.shape, array.tobytes())
+        if key not in self._constants:
+            name = f"c{len(self._constants)}"
+            self._constants[key] = name
+            self._initializers.append(numpy_helper.from_array(array, name))
+        return self._constants[key]
+
+    def node(self, operator: str, *inputs: str, domain: str = "", **attributes: Any) -> str:
+        """The name of the one value that the operator gives."""
+        output = f"v{len(self._nodes)}"
+        self._nodes.append(
+            helper.make_node(operator, list(inputs), [output], domain=domain, **attributes)
+        )
+        return output
+
+    def tree_ensemble(self, value: str, n_targets: int, arrays: dict[str, Array]) -> str:
+        """TreeEnsemble of ai.onnx.ml 5 that sums, in double. arrays: its attributes by name."""
+        tensors = {"nodes_splits", "nodes_modes", "leaf_weights"}
+        attributes = {
+            name: numpy_helper.from_array(array) if name in tensors else array.astype(int).tolist()
+            for name, array in arrays.items()
+        }
+        return self.node(
+            "TreeEnsemble",
+            value,
+            domain="ai.onnx.ml",
+            n_targets=n_targets,
+            aggregate_function=1,
+            post_transform=0,
+            **attributes,
+        )
+
+    def select(self, matrix: Matrix, places: list[int]) -> Matrix:
+        if places == list(range(matrix.width)):
+            return matrix
+        chosen = self.node("Gather", matrix.value, self.constant(places, np.int64), axis=1)
+        return Matrix(chosen, tuple(matrix.columns[place] for place in places))
+
+    def concat(self, matrices: list[Matrix]) -> Matrix:
+        filled = [matrix for matrix in matrices if matrix.width]
+        if len(filled) == 1:
+            return filled[0]
+        if not filled:
+            raise CannotLower("no column reaches the estimator")
+        value = self.node("Concat", *(matrix.value for matrix in filled), axis=1)
+        return Matrix(value, tuple(column for matrix in filled for column in matrix.columns))
+
+    def as_double(self, value: str) -> str:
+        return self.node("Cast", value, to=TensorProto.DOUBLE)
+
+    def as_integer(self, value: str) -> str:
+        return self.node("Cast", value, to=TensorProto.INT64)
+
+    def float32(self, matrix: Matrix) -> Matrix:
+        """Each number rounded to a float32, as trees take it, and widened again."""
+        rounded = self.node("Cast", matrix.numbers(), to=TensorProto.FLOAT)
+        return Matrix(self.as_double(rounded), matrix.columns)
+
+    def model(self, n_features: int, outputs: dict[str, str]) -> bytes:
+        """The finished file, of what the outputs rest on. outputs: the graph's values by the name
+        that they get.
+        """
+        named = [helper.make_node("Identity", [value], [name]) for name, value in outputs.items()]
+        nodes, used = [], set(outputs.values())
+        for node in reversed(self._nodes):
+            if used & set(node.output):
+                nodes.append(node)
+                used.update(node.input)
+        graph = helper.make_graph(
+            [*reversed(nodes), *named],
+            "tabserve",
+            [helper.make_tensor_value_info(INPUT, TensorProto.DOUBLE, ["n_rows", n_features])],
+            [
+                helper.make_tensor_value_info(name, TensorProto.DOUBLE, ["n_rows", None])
+                for name in outputs
+            ],
+            [tensor for tensor in self._initializers if tensor.name in used],
+        )
+        opsets = [helper.make_opsetid(domain, version) for domain, version in OPSETS.items()]
+        model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION)
+        onnx.checker.check_model(model)
+        content: bytes = model.SerializeToString()
+        return content

@@ -1,0 +1,78 @@
+"""One model being lowered: the graph so far, and how a step of any kind finds its lowering."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from tabserve.lower.graph import CannotLower, Graph, Matrix
+from tabserve.lowered import Link
+from tabserve.types import Array, Parts
+
+# Thresholds by column, each of shape (n_thresholds,), ascending.
+Splits = dict[int, Array]
+
+Transformer = Callable[[Any, Matrix, "Lowering"], Matrix]
+Predictor = Callable[[Any, Matrix, "Lowering"], list["Scores"]]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What the graph gives for one target, of shape (n_rows, width), and what makes it an answer.
+
+    Whatever needs exp is left to the link: onnxruntime's own differs in the last digit with the
+    place of a row in its batch.
+    """
+
+    value: str
+    link: Link
+
+
+@dataclass
+class Lowering:
+    transformers: Mapping[str, Transformer]
+    predictors: Mapping[str, Predictor]
+    parts: Parts
+    graph: Graph = field(default_factory=Graph)
+    # Of the graph, what scikit-learn refuses where it is not finite.
+    refused_if_infinite: list[str] = field(default_factory=list)
+    # Of the graph, what trees decide on, with the thresholds by column.
+    splits: list[tuple[str, Splits]] = field(default_factory=list)
+
+    @property
+    def only_class(self) -> int | None:
+        """The place of the one class whose probability is asked for; None where all are."""
+        if len(self.parts) != 1:
+            return None
+        (place,) = self.parts.values()
+        return place
+
+    def as_float32(self, matrix: Matrix) -> str:
+        """Its numbers as scikit-learn's trees take them; those that a float32 cannot hold are
+        refused.
+        """
+        rounded = self.graph.float32(matrix).value
+        self.refused_if_infinite.append(rounded)
+        return rounded
+
+    def as_double(self, matrix: Matrix) -> str:
+        """Its numbers, of which scikit-learn refuses those that are not finite."""
+        self.refused_if_infinite.append(matrix.numbers())
+        return matrix.value
+
+    def transform(self, step: Any, matrix: Matrix) -> Matrix:
+        """Raises CannotLower, naming the step."""
+        lowered: Transformer = _of(self.transformers, step)
+        return lowered(step, matrix, self)
+
+    def predict(self, estimator: Any, matrix: Matrix) -> list[Scores]:
+        """One for each target. Raises CannotLower, naming the estimator."""
+        lowered: Predictor = _of(self.predictors, estimator)
+        return lowered(estimator, matrix, self)
+
+
+def _of(lowerings: Mapping[str, Any], step: Any) -> Any:
+    kind = type(step)
+    known = lowerings.get(kind.__name__)
+    if known is None or not kind.__module__.startswith("sklearn."):
+        raise CannotLower(f"{kind.__name__} has no lowering")
+    return known

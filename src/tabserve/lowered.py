@@ -1,0 +1,129 @@
+"""What stands around a lowered graph: values to numbers before it, scores to answers after it.
+
+The graph takes one matrix of doubles and ends at raw scores. Whatever rests on exp is computed
+here, by numpy, whose answer for a value does not depend on its neighbours.
+"""
+
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from tabserve.output import Target
+from tabserve.signature import Feature, Scalar, Signature
+from tabserve.types import Array, Columns, Outputs, Parts
+
+# What stands in the graph for a category that is missing, and for one that no step knows.
+MISSING = -2.0
+UNKNOWN = -1.0
+
+
+class Link(BaseModel):
+    """How the scores of one target, of shape (n_rows, n_scores), become its parts.
+
+    proba: "itself" where the scores are probabilities; "logistic" where the one score is the
+    second class's.
+    label: the class with the largest probability or score; or the second one where the only score
+    is positive, or is not negative.
+    value: of a regressor.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    proba: Literal["itself", "logistic", "softmax"] | None = None
+    label: Literal["largest_proba", "largest_score", "positive", "not_negative"] = "largest_proba"
+    value: Literal["itself", "exp"] = "itself"
+
+
+class Lowered(BaseModel):
+    """vocabularies: by feature, the values whose places stand for them in the graph.
+    links: one for each target.
+    safe_below: where all inputs are smaller, nothing in the graph overflows.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    vocabularies: dict[str, tuple[Scalar, ...]]
+    links: tuple[Link, ...]
+    safe_below: float = 0.0
+
+    @cached_property
+    def _codes(self) -> dict[str, dict[Scalar | None, float]]:
+        return {
+            name: {None: MISSING} | {value: float(i) for i, value in enumerate(values)}
+            for name, values in self.vocabularies.items()
+        }
+
+    def matrix(self, signature: Signature, columns: Columns) -> Array:
+        """Shape (n_rows, n_features), float64: what the graph takes."""
+        encoded = [self._encoded(feature, columns[feature.name]) for feature in signature.features]
+        return np.stack(encoded, axis=1)
+
+    def _encoded(self, feature: Feature, column: Array) -> Array:
+        codes = self._codes.get(feature.name)
+        if codes is None:
+            return column.astype(np.float64, copy=False)
+        return np.array([codes.get(value, UNKNOWN) for value in column.tolist()])
+
+    def outputs(
+        self,
+        targets: tuple[Target, ...],
+        parts: Parts,
+        scores: list[Array],
+    ) -> Outputs:
+        """parts: see Renderer.parts. scores: one array for each target."""
+        outputs: Outputs = {}
+        for target, link, raw in zip(targets, self.links, scores, strict=True):
+            if target.kind == "number":
+                outputs[target.part("value")] = _value(link, raw)
+                continue
+            name = target.part("proba")
+            wants_label = target.part("label") in parts
+            proba = _proba(link, raw) if name in parts or wants_label else raw
+            if name in parts:
+                column = parts[name]
+                if column is None:
+                    outputs[name] = proba
+                else:
+                    outputs[name] = proba[:, column if proba.shape[1] > 1 else 0]
+            if wants_label:
+                places = _label_places(link, raw, proba)
+                classes = np.empty(len(target.classes), dtype=object)
+                classes[:] = target.classes
+                outputs[target.part("label")] = classes[places]
+        return outputs
+
+
+def _value(link: Link, raw: Array) -> Array:
+    return np.exp(raw[:, 0]) if link.value == "exp" else raw[:, 0]
+
+
+def _proba(link: Link, raw: Array) -> Array:
+    if link.proba == "logistic":
+        positive = logistic(raw[:, 0])
+        return np.stack([1.0 - positive, positive], axis=1)
+    if link.proba == "softmax":
+        exponentials = np.exp(raw - raw.max(axis=1, keepdims=True))
+        # Class by class: numpy's own sum along a row adds in another order for another width.
+        total = exponentials[:, 0].copy()
+        for column in range(1, raw.shape[1]):
+            total += exponentials[:, column]
+        shares: Array = exponentials / total[:, np.newaxis]
+        return shares
+    return raw
+
+
+def logistic(scores: Array) -> Array:
+    """1 / (1 + exp(-x)), without overflow on either side."""
+    small = np.exp(-np.abs(scores))
+    return np.where(scores >= 0, 1.0, small) / (1.0 + small)
+
+
+def _label_places(link: Link, raw: Array, proba: Array) -> Array:
+    if link.label == "positive":
+        return (raw[:, 0] > 0).astype(np.intp)
+    if link.label == "not_negative":
+        return (raw[:, 0] >= 0).astype(np.intp)
+    places: Array = (proba if link.label == "largest_proba" else raw).argmax(axis=1)
+    return places
