@@ -8,7 +8,7 @@ from tabserve import parity
 from tabserve.artifact import GoldenRows
 from tabserve.engines import native
 from tabserve.errors import InvalidInput, MissingExtra, PackError
-from tabserve.signature import Signature
+from tabserve.signature import Feature, Signature
 from tabserve.types import Outputs, concatenate
 
 try:
@@ -68,12 +68,15 @@ def _with_nulls(
             row = golden.rows[0] | {feature.name: None}
             answer = _attempt(original, signature, row)
             if answer is None:
-                feature = feature.model_copy(update={"nullable": False})
+                # Made anew: a copy would keep what was derived from the old one.
+                feature = Feature(**feature.model_dump() | {"nullable": False})
             else:
                 rows.append(row)
                 outputs.append(answer)
         features.append(feature)
-    proven = signature.model_copy(update={"features": tuple(features)})
+    proven = Signature(
+        features=tuple(features), layout=signature.layout, extra_fields=signature.extra_fields
+    )
     return proven, GoldenRows(rows=rows, outputs=concatenate(outputs))
 
 

@@ -7,7 +7,6 @@ waits for. `run` drives it in a thread, `run_async` on an event loop, and neithe
 import asyncio
 import logging
 import math
-import os
 import re
 import time
 import traceback
@@ -34,7 +33,7 @@ from tabserve.errors import (
 from tabserve.limits import RateLimiter
 from tabserve.logs import LogLine, RequestLog
 from tabserve.metrics import Metrics
-from tabserve.types import Flow, Handler, Request, Response
+from tabserve.types import Flow, Handler, Request, Response, new_id
 
 logger = logging.getLogger("tabserve")
 
@@ -268,7 +267,7 @@ def _failing(flow: Flow, error: BaseException) -> Callable[[], "Future[Any]"]:
 def _request_id(given: str | None) -> str:
     if given is not None and _REQUEST_ID.fullmatch(given):
         return given
-    return os.urandom(16).hex()
+    return new_id()
 
 
 def _log_failure(error: Exception, request_id: str) -> None:

@@ -11,8 +11,8 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from tabserve.output import Target
-from tabserve.signature import Feature, Scalar, Signature
-from tabserve.types import Array, Columns, Outputs, Parts
+from tabserve.signature import Scalar, Signature
+from tabserve.types import Array, Columns, Outputs, Parts, n_rows
 
 # What stands in the graph for a category that is missing, and for one that no step knows.
 MISSING = -2.0
@@ -57,14 +57,16 @@ class Lowered(BaseModel):
 
     def matrix(self, signature: Signature, columns: Columns) -> Array:
         """Shape (n_rows, n_features), float64: what the graph takes."""
-        encoded = [self._encoded(feature, columns[feature.name]) for feature in signature.features]
-        return np.stack(encoded, axis=1)
-
-    def _encoded(self, feature: Feature, column: Array) -> Array:
-        codes = self._codes.get(feature.name)
-        if codes is None:
-            return column.astype(np.float64, copy=False)
-        return np.array([codes.get(value, UNKNOWN) for value in column.tolist()])
+        matrix = np.empty((n_rows(columns), len(signature.features)))
+        for place, feature in enumerate(signature.features):
+            column = columns[feature.name]
+            codes = self._codes.get(feature.name)
+            matrix[:, place] = (
+                column
+                if codes is None
+                else [codes.get(value, UNKNOWN) for value in column.tolist()]
+            )
+        return matrix
 
     def outputs(
         self,

@@ -1,6 +1,5 @@
 """One model being served: signature, engine, batcher, and what watches them."""
 
-import os
 import threading
 from collections.abc import Callable, Generator
 from concurrent.futures import Future
@@ -18,7 +17,7 @@ from tabserve.logs import LogLine
 from tabserve.metrics import Metrics
 from tabserve.output import Prediction, Renderer
 from tabserve.repository import LoadedModel
-from tabserve.types import Outputs
+from tabserve.types import Outputs, new_id
 
 _LOADING = "The model is being loaded."
 
@@ -118,14 +117,12 @@ class ServedModel:
     def answer(self, records: Records, outputs: Outputs) -> list[Prediction]:
         """The answers to records, each with its id. Raises BadModelOutput."""
         answers = self.renderer.render(outputs, records.n_rows)
-        # One call of the system's random source for all ids.
-        ids = os.urandom(16 * records.n_rows).hex()
         now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         for i, answer in enumerate(answers):
             if records.echoes is not None:
                 answer.update(records.echoes[i])
             answer["model_version"] = self.manifest.version
-            answer["prediction_id"] = ids[32 * i : 32 * i + 32]
+            answer["prediction_id"] = new_id()
             answer["prediction_timestamp"] = now
         self._answered.inc(records.n_rows)
         return answers

@@ -58,6 +58,33 @@ class Feature(BaseModel):
         floats = np.finfo(dtype if dtype.kind == "f" else np.float64)
         return float(floats.min), float(floats.max)
 
+    @cached_property
+    def admits(self) -> Callable[[Any], bool]:
+        """Whether a value may go to the model as it is; what may not is looked at in full."""
+        wanted: Any = _PYTHON_TYPES[self.type]
+        nullable = self.nullable
+
+        def is_known(value: Any) -> bool:
+            return type(value) is wanted and value in known if value is not None else nullable
+
+        def is_within(value: Any) -> bool:
+            return (
+                type(value) is wanted and least <= value <= largest
+                if value is not None
+                else nullable
+            )
+
+        def is_typed(value: Any) -> bool:
+            return type(value) is wanted if value is not None else nullable
+
+        if self.categories is not None and self.unknown != "allow":
+            known = frozenset(self.categories)
+            return is_known
+        if self.type in ("integer", "number"):
+            least, largest = self.bounds
+            return is_within
+        return is_typed
+
     def array(self, values: Sequence[Any]) -> Array:
         """values of the feature's type, None where missing -> shape (n_rows,): int64, float64, bool
         or object.
@@ -136,6 +163,8 @@ def problem(row: int, name: str, kind: str, message: str) -> InputProblem:
 
 def _checked(feature: Feature, values: Sequence[Any], problems: list[InputProblem]) -> Array | None:
     """The feature's array; None where a problem was found and added to `problems`."""
+    if all(map(feature.admits, values)):
+        return feature.array(values)
     n_problems = len(problems)
     values = _typed(feature, values, problems)
     if feature.categories is not None and feature.unknown != "allow":

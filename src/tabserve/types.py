@@ -4,6 +4,7 @@ from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from random import getrandbits
 from typing import Annotated, Any, Protocol
 
 import numpy as np
@@ -28,6 +29,13 @@ Moment = Annotated[datetime, AfterValidator(lambda moment: moment.astimezone(UTC
 # The parts that an answer needs, and of a "proba" the only class whose probability it is, or None
 # for all.
 Parts = Mapping[str, int | None]
+
+
+def new_id() -> str:
+    """128 random bits: nobody else has it, in this process or a fork of it. No secret, so the
+    system's random source, a call of 1 to 20 µs, is not needed.
+    """
+    return f"{getrandbits(128):032x}"
 
 
 def n_rows(columns: Mapping[str, Array]) -> int:
