@@ -34,7 +34,7 @@ from pydantic_core import CoreSchema, core_schema, to_json
 
 from tabserve.errors import InputProblem, InvalidInput, InvalidJSON, RequestClassError, TooLarge
 from tabserve.signature import EXACT_INTEGER_LIMIT, Feature, Signature, inexact_as_float, problem
-from tabserve.types import Columns
+from tabserve.types import Columns, Values
 
 # More would tell the caller nothing new, and would make a large answer to a bad batch.
 MAX_PROBLEMS = 100
@@ -51,12 +51,12 @@ _REF = "#/components/schemas/{model}"
 
 @dataclass(slots=True)
 class Records:
-    """Valid records: the model's columns and, row by row, the fields that are no feature.
+    """Valid records: the model's features and, row by row, the fields that are no feature.
 
     single: sent as one record, not as a list of them.
     """
 
-    columns: Columns
+    values: Values
     n_rows: int
     echoes: list[dict[str, Any]] | None
     single: bool
@@ -200,7 +200,7 @@ class RecordDecoder:
         return _input_names(self.request_class, field)[0]
 
     def _records(self, records: list[BaseModel], body: bytes, single: bool) -> Records:
-        n_keys = sum(len(record.model_fields_set) for record in records)
+        n_keys = sum([len(record.model_fields_set) for record in records])
         if (
             self._may_set_fields
             or body.count(b":") != n_keys
@@ -214,12 +214,19 @@ class RecordDecoder:
             for feature, field in self._field_of.items()
         }
         try:
-            columns = self._signature.columns(values)
-            self._refuse_inexact_integers(columns, body, single)
+            taken: Values = values
+            if not self._signature.admits(values):
+                taken = self._checked(values, body, single)
             echoes = self._echoes(records) if self._echoed else None
         except InvalidInput as error:
             raise self.placed(error, single) from None
-        return Records(columns, len(records), echoes, single)
+        return Records(taken, len(records), echoes, single)
+
+    def _checked(self, values: dict[str, list[Any]], body: bytes, single: bool) -> Columns:
+        """Values of which one or another needs a closer look."""
+        columns = self._signature.columns(values)
+        self._refuse_inexact_integers(columns, body, single)
+        return columns
 
     def _place(self, loc: tuple[Any, ...], single: bool) -> tuple[int | str, ...]:
         if not loc:
@@ -254,6 +261,8 @@ class RecordDecoder:
             raise InvalidInput(found)
 
     def _echoes(self, records: list[BaseModel]) -> list[dict[str, Any]]:
+        if not any(map(self._echoed.intersection, (record.model_fields_set for record in records))):
+            return [{} for _ in records]
         echoes = [
             record.model_dump(mode="json", include=self._echoed, by_alias=True, exclude_unset=True)
             for record in records

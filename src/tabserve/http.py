@@ -13,7 +13,6 @@ import traceback
 from collections.abc import Callable, Coroutine, Generator, Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any
 
 import orjson
@@ -33,7 +32,7 @@ from tabserve.errors import (
 from tabserve.limits import RateLimiter
 from tabserve.logs import LogLine, RequestLog
 from tabserve.metrics import Metrics
-from tabserve.types import Flow, Handler, Request, Response, new_id
+from tabserve.types import Flow, Handler, Request, Response, new_ids, timestamp
 
 logger = logging.getLogger("tabserve")
 
@@ -157,11 +156,11 @@ class Dispatcher:
         self._latency.get(request.path, self._latency_elsewhere).observe(elapsed_s)
         if code:
             self._metrics.errors.labels(code).inc()
-        at = datetime.now(UTC)
+        at = time.time()
 
         def lines() -> list[LogLine]:
             common: LogLine = {
-                "timestamp": at.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+                "timestamp": timestamp(at),
                 "event": "error" if code else "prediction" if response.log else "request",
                 "request_id": request.request_id,
                 "method": request.method,
@@ -267,7 +266,7 @@ def _failing(flow: Flow, error: BaseException) -> Callable[[], "Future[Any]"]:
 def _request_id(given: str | None) -> str:
     if given is not None and _REQUEST_ID.fullmatch(given):
         return given
-    return new_id()
+    return new_ids(1)[0]
 
 
 def _log_failure(error: Exception, request_id: str) -> None:

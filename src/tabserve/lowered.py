@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict
 
 from tabserve.output import Target
 from tabserve.signature import Scalar, Signature
-from tabserve.types import Array, Columns, Outputs, Parts, n_rows
+from tabserve.types import Array, Outputs, Parts, Values
 
 # What stands in the graph for a category that is missing, and for one that no step knows.
 MISSING = -2.0
@@ -55,18 +55,18 @@ class Lowered(BaseModel):
             for name, values in self.vocabularies.items()
         }
 
-    def matrix(self, signature: Signature, columns: Columns) -> Array:
+    def matrix(self, signature: Signature, values: Values) -> Array:
         """Shape (n_rows, n_features), float64: what the graph takes."""
-        matrix = np.empty((n_rows(columns), len(signature.features)))
-        for place, feature in enumerate(signature.features):
-            column = columns[feature.name]
-            codes = self._codes.get(feature.name)
-            matrix[:, place] = (
-                column
-                if codes is None
-                else [codes.get(value, UNKNOWN) for value in column.tolist()]
-            )
-        return matrix
+        all_codes = self._codes
+        columns = []
+        for feature in signature.features:
+            column = values[feature.name]
+            codes = all_codes.get(feature.name)
+            if codes is not None:
+                listed = column.tolist() if isinstance(column, np.ndarray) else column
+                column = [codes.get(value, UNKNOWN) for value in listed]
+            columns.append(column)
+        return np.ascontiguousarray(np.array(columns, dtype=np.float64).T)
 
     def outputs(
         self,

@@ -1,6 +1,7 @@
 """What an answer says: the model's targets, the user's declaration, and the rendering of both."""
 
 import re
+from bisect import bisect_right
 from collections.abc import Mapping
 from functools import cached_property
 from itertools import pairwise
@@ -56,7 +57,7 @@ class Bands(BaseModel):
         return self
 
     def of(self, value: float) -> str:
-        return self.labels[sum(edge <= value for edge in self.edges)]
+        return self.labels[bisect_right(self.edges, value)]
 
 
 class Output(BaseModel):
@@ -183,9 +184,9 @@ class Renderer:
         )
 
     @cached_property
-    def own_fields(self) -> frozenset[str]:
+    def own_fields(self) -> tuple[str, ...]:
         """The names of an answer's fields, without COMMON_FIELDS."""
-        return frozenset(self.json_schema()["properties"])
+        return tuple(self.json_schema()["properties"])
 
     @property
     def fields(self) -> tuple[str, ...]:

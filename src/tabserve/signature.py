@@ -11,7 +11,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from tabserve.errors import InputProblem, InvalidInput
-from tabserve.types import Array, Columns
+from tabserve.types import Array, Columns, Values
 
 Scalar = bool | int | float | str
 
@@ -60,7 +60,9 @@ class Feature(BaseModel):
 
     @cached_property
     def admits(self) -> Callable[[Any], bool]:
-        """Whether a value may go to the model as it is; what may not is looked at in full."""
+        """Whether a value may go to the model as it is, at a glance; what may not is looked at in
+        full.
+        """
         wanted: Any = _PYTHON_TYPES[self.type]
         nullable = self.nullable
 
@@ -82,6 +84,9 @@ class Feature(BaseModel):
             return is_known
         if self.type in ("integer", "number"):
             least, largest = self.bounds
+            if self.type == "number":  # beyond, it may have been an integer that lost digits
+                least = max(least, 1 - EXACT_INTEGER_LIMIT)
+                largest = min(largest, EXACT_INTEGER_LIMIT - 1)
             return is_within
         return is_typed
 
@@ -112,6 +117,18 @@ class Signature(BaseModel):
     features: tuple[Feature, ...]
     layout: Literal["frame", "array"] = "frame"
     extra_fields: Literal["refuse", "ignore"] = "refuse"
+
+    def admits(self, values: Mapping[str, Sequence[Any]]) -> bool:
+        """Whether every value may go to the model as it is."""
+        return all(all(map(feature.admits, values[feature.name])) for feature in self.features)
+
+    def arrays(self, values: Values) -> Columns:
+        """values: what is admitted, or arrays already, which are kept."""
+        columns = {}
+        for feature in self.features:
+            given = values[feature.name]
+            columns[feature.name] = given if isinstance(given, np.ndarray) else feature.array(given)
+        return columns
 
     def columns(self, values: Mapping[str, Sequence[Any]]) -> Columns:
         """Python values by feature name -> the arrays that an engine takes.

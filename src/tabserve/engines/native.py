@@ -13,7 +13,7 @@ from tabserve.artifact import Exactness
 from tabserve.errors import BadModelOutput, MissingExtra, UntrustedModel
 from tabserve.output import Target
 from tabserve.signature import Feature, Signature, unusable
-from tabserve.types import Array, Columns, Outputs, Parts, n_rows
+from tabserve.types import Array, Columns, Outputs, Parts, Values, n_rows
 
 try:
     import joblib
@@ -260,10 +260,11 @@ class NativeEngine:
         )
         self._threads = _ThreadLimit(max(1, joblib.cpu_count() // workers))
 
-    def predict(self, columns: Columns) -> Outputs:
+    def predict(self, values: Values) -> Outputs:
         """Raises InvalidInput where scikit-learn finds that a number is none any more: trees take
         float32, and a step of the model may take a logarithm.
         """
+        columns = self._signature.arrays(values)
         self._threads.set_for(n_rows(columns))
         try:
             with np.errstate(over="ignore", invalid="ignore", divide="ignore"):

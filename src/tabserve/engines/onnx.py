@@ -8,7 +8,7 @@ import onnxruntime
 from tabserve.lowered import Lowered
 from tabserve.output import Target
 from tabserve.signature import Signature, unusable
-from tabserve.types import Columns, Outputs, Parts
+from tabserve.types import Array, Outputs, Parts, Values
 
 
 class OnnxEngine:
@@ -35,17 +35,24 @@ class OnnxEngine:
         self._scores = _session(graph)
         self._refused = None if refused is None else _session(refused)
         (self._input,) = (given.name for given in self._scores.get_inputs())
+        self._names = [given.name for given in self._scores.get_outputs()]
 
-    def predict(self, columns: Columns) -> Outputs:
+    def predict(self, values: Values) -> Outputs:
         """Raises InvalidInput where scikit-learn would find that a number is none any more."""
-        matrix = self._lowered.matrix(self._signature, columns)
-        # A NaN, which is a missing value, is not large.
-        if self._refused is not None and (np.abs(matrix) >= self._lowered.safe_below).any():
-            for values in self._refused.run(None, {self._input: matrix}):
-                if np.isinf(values).any():
-                    raise unusable(columns)
-        scores = self._scores.run(None, {self._input: matrix})
+        matrix = self._lowered.matrix(self._signature, values)
+        if self._refused is not None and self._may_overflow(matrix):
+            for found in self._refused.run(None, {self._input: matrix}):
+                if np.isinf(found).any():
+                    raise unusable(self._signature.arrays(values))
+        scores = self._scores.run(self._names, {self._input: matrix})
         return self._lowered.outputs(self._targets, self._parts, scores)
+
+    def _may_overflow(self, matrix: Array) -> bool:
+        limit, flat = self._lowered.safe_below, matrix.ravel()
+        # argmax gives the place of a NaN, if there is one; np.abs and any take three times as long.
+        if flat[flat.argmax()] < limit and flat[flat.argmin()] > -limit:
+            return False
+        return bool((np.abs(flat) >= limit).any())
 
 
 def safe_below(refused: bytes, n_features: int) -> float:
