@@ -75,9 +75,9 @@ def lower(model: Any, signature: Signature, parts: Parts) -> LoweredModel:
     parts: where the probability of one class only is asked for, no other is computed.
     Raises CannotLower, naming the step that has no exact graph.
     """
-    lowering = Lowering(TRANSFORMERS, PREDICTORS, parts)
     matrix = input_matrix(signature)
     columns = matrix.columns
+    lowering = Lowering(TRANSFORMERS, PREDICTORS, matrix, parts)
     scores = lowering.predict(model, matrix)
     graph = lowering.graph
     vocabularies = {
@@ -103,10 +103,11 @@ def lower(model: Any, signature: Signature, parts: Parts) -> LoweredModel:
 
 def input_matrix(signature: Signature) -> Matrix:
     """What the graph takes: a column for each feature, in their order."""
-    return Matrix(INPUT, tuple(_column(feature) for feature in signature.features))
+    columns = (_column(feature, place) for place, feature in enumerate(signature.features))
+    return Matrix(INPUT, tuple(columns))
 
 
-def _column(feature: Feature) -> Column:
+def _column(feature: Feature, place: int) -> Column:
     if feature.type == "string" or feature.dtype in ("object", "category", "str"):
-        return Column(feature.name, Vocabulary(), feature.missing == "none")
-    return Column(feature.name)
+        return Column(place, feature.name, Vocabulary(), feature.missing == "none")
+    return Column(place, feature.name)

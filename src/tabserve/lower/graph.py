@@ -47,11 +47,14 @@ class Vocabulary:
 
 @dataclass(frozen=True)
 class Column:
-    """name: of the feature, where the column is one as it came. vocabulary: of codes, else None.
+    """origin: the place of the input that it rests on alone; where that is a number, missing or
+    else rising with it or falling, be it in steps. None where there is no such input.
+    name: of the feature, where the column is one as it came. vocabulary: of codes, else None.
     missing_is_none: of codes: what MISSING stands for is None and not NaN, which an imputer of NaN
     leaves alone.
     """
 
+    origin: int | None = None
     name: str = ""
     vocabulary: Vocabulary | None = None
     missing_is_none: bool = False
@@ -71,6 +74,10 @@ class Matrix:
     @property
     def width(self) -> int:
         return len(self.columns)
+
+    def turned_into(self, value: str) -> "Matrix":
+        """Numbers made of these columns one by one, by what only rises or falls."""
+        return Matrix(value, tuple(Column(column.origin) for column in self.columns))
 
     @property
     def is_coded(self) -> bool:

@@ -29,9 +29,12 @@ class Scores:
 
 @dataclass
 class Lowering:
+    """inputs: what the graph takes."""
+
     transformers: Mapping[str, Transformer]
     predictors: Mapping[str, Predictor]
-    parts: Parts
+    inputs: Matrix
+    parts: Parts = field(default_factory=dict)
     graph: Graph = field(default_factory=Graph)
     # Of the graph, what scikit-learn refuses where it is not finite.
     refused_if_infinite: list[str] = field(default_factory=list)
@@ -46,12 +49,12 @@ class Lowering:
         (place,) = self.parts.values()
         return place
 
-    def as_float32(self, matrix: Matrix) -> str:
+    def as_float32(self, matrix: Matrix) -> Matrix:
         """Its numbers as scikit-learn's trees take them; those that a float32 cannot hold are
         refused.
         """
-        rounded = self.graph.float32(matrix).value
-        self.refused_if_infinite.append(rounded)
+        rounded = self.graph.float32(matrix)
+        self.refused_if_infinite.append(rounded.value)
         return rounded
 
     def as_double(self, matrix: Matrix) -> str:
