@@ -10,6 +10,7 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from operator import itemgetter
 from types import new_class
 from typing import Annotated, Any, Literal, cast
 
@@ -86,6 +87,10 @@ class RecordDecoder:
         self._max_rows = max_rows
         self._field_of = _fields_of_features(signature, self.request_class)
         self._echoed = set(self.request_class.model_fields) - set(self._field_of.values())
+        # Of a record's fields those of the features, in one call; a second name, so that it gives
+        # a tuple also where there is only one.
+        names = list(self._field_of.values())
+        self._values_of = itemgetter(*names, names[0])
         _refuse_clashes(self.request_class, self._echoed, reserved)
         self.wire_names = {
             feature: self._wire_name(field) for feature, field in self._field_of.items()
@@ -103,7 +108,7 @@ class RecordDecoder:
         """Raises InvalidInput or InvalidJSON; `loc` is ("body", field)."""
         _refuse_too_many_keys(body)
         try:
-            record = self._one.validate_json(body)
+            record = self._one.validator.validate_json(body)
         except ValidationError as error:
             raise _refusal(_problems(error, ("body",))) from None
         return self._records([record], body, single=True)
@@ -112,7 +117,7 @@ class RecordDecoder:
         """Raises as `one` does, with `loc` ("body", row, field), and TooLarge past `max_rows`."""
         _refuse_too_many_keys(body)
         try:
-            records = self._many.validate_json(body)
+            records = self._many.validator.validate_json(body)
         except ValidationError as error:
             problems = _problems(error, ("body",))
             if problems[0]["type"] == "too_long" and problems[0]["loc"] == ("body",):
@@ -208,11 +213,8 @@ class RecordDecoder:
             or b"Infinity" in body
         ):
             _strictly_parsed(body)
-        dicts = [record.__dict__ for record in records]
-        values = {
-            feature: [fields[field] for fields in dicts]
-            for feature, field in self._field_of.items()
-        }
+        rows = [self._values_of(record.__dict__) for record in records]
+        values = dict(zip(self._field_of, zip(*rows, strict=True), strict=False))
         try:
             taken: Values = values
             if not self._signature.admits(values):
@@ -222,7 +224,7 @@ class RecordDecoder:
             raise self.placed(error, single) from None
         return Records(taken, len(records), echoes, single)
 
-    def _checked(self, values: dict[str, list[Any]], body: bytes, single: bool) -> Columns:
+    def _checked(self, values: Mapping[str, Sequence[Any]], body: bytes, single: bool) -> Columns:
         """Values of which one or another needs a closer look."""
         columns = self._signature.columns(values)
         self._refuse_inexact_integers(columns, body, single)
@@ -261,10 +263,13 @@ class RecordDecoder:
             raise InvalidInput(found)
 
     def _echoes(self, records: list[BaseModel]) -> list[dict[str, Any]]:
-        if not any(map(self._echoed.intersection, (record.model_fields_set for record in records))):
-            return [{} for _ in records]
+        # Most records have none, and a dump costs more than validation.
         echoes = [
-            record.model_dump(mode="json", include=self._echoed, by_alias=True, exclude_unset=True)
+            {}
+            if self._echoed.isdisjoint(record.model_fields_set)
+            else record.model_dump(
+                mode="json", include=self._echoed, by_alias=True, exclude_unset=True
+            )
             for record in records
         ]
         found = [

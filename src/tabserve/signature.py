@@ -18,6 +18,9 @@ Scalar = bool | int | float | str
 # The largest integer up to which every integer is a float64: IEEE 754, 53 bits of significand.
 EXACT_INTEGER_LIMIT = 2**53
 
+# No number that is admitted at a glance is larger, see Feature.admits.
+LARGEST_ADMITTED = 2**63
+
 
 class Feature(BaseModel):
     """One input of the model.
@@ -120,7 +123,15 @@ class Signature(BaseModel):
 
     def admits(self, values: Mapping[str, Sequence[Any]]) -> bool:
         """Whether every value may go to the model as it is."""
-        return all(all(map(feature.admits, values[feature.name])) for feature in self.features)
+        for name, admits in self._checks:
+            for value in values[name]:
+                if not admits(value):
+                    return False
+        return True
+
+    @cached_property
+    def _checks(self) -> tuple[tuple[str, Callable[[Any], bool]], ...]:
+        return tuple((feature.name, feature.admits) for feature in self.features)
 
     def arrays(self, values: Values) -> Columns:
         """values: what is admitted, or arrays already, which are kept."""

@@ -40,6 +40,8 @@ def new_ids(n: int) -> list[str]:
     """128 random bits each: nobody else has it, in this process or a fork of it. No secret, so the
     system's random source, a call of 1 to 20 µs, is not needed.
     """
+    if n == 1:
+        return [f"{getrandbits(128):032x}"]
     digits = f"{getrandbits(128 * n):0{32 * n}x}"
     return [digits[start : start + 32] for start in range(0, 32 * n, 32)]
 

@@ -89,6 +89,8 @@ def schemas(model: ServedModel) -> JSON:
 def require_json(request: Request) -> None:
     """A request that does not say what it sends is taken to send JSON."""
     given = request.headers.get("content-type") or _CONTENT_TYPE
+    if given == _CONTENT_TYPE:
+        return
     if given.partition(";")[0].strip().lower() != _CONTENT_TYPE:
         raise UnsupportedMediaType(
             f"Expected the header Content-Type: {_CONTENT_TYPE}, got another type."
