@@ -19,7 +19,7 @@ from tabserve.metrics import Metrics
 from tabserve.output import Prediction, Renderer
 from tabserve.repository import LoadedModel
 from tabserve.signature import Feature
-from tabserve.types import Array, Outputs, new_ids, timestamp
+from tabserve.types import Array, Computation, Outputs, new_ids, timestamp
 
 _LOADING = "The model is being loaded."
 
@@ -57,6 +57,7 @@ class ServedModel:
         self._max_queue = max_queue
         self._on_refused = on_refused
         self.on_ready: Callable[[], None] = lambda: None
+        self._on_batch = metrics.batch_rows.observe
         self._answered = metrics.predictions.labels(self.manifest.name, self.manifest.version)
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
@@ -95,8 +96,8 @@ class ServedModel:
 
     def compute(
         self, records: Records, deadline: float
-    ) -> "Generator[Future[Outputs], Outputs, Outputs]":
-        """The model's outputs, in time; yields the future that it waits for, if it has to.
+    ) -> "Generator[Future[Outputs] | Computation, Outputs, Outputs]":
+        """The model's outputs, in time; yields what it waits for.
 
         Raises ModelNotReady, Overloaded, DeadlineExceeded, InvalidInput with places in the body
         for what only the model can tell, and whatever else the model raises.
@@ -104,8 +105,7 @@ class ServedModel:
         loaded = self._loaded
         try:
             if loaded is not None and records.n_rows <= loaded.inline_rows:
-                self._metrics.batch_rows.observe(records.n_rows)
-                return loaded.engine.predict(records.values)
+                return (yield Computation(loaded.engine, records.values, self._on_batch))
             return (yield self._submit(records, deadline))
         except InvalidInput as error:
             raise self.decoder.placed(error, records.single) from None
@@ -207,7 +207,7 @@ class ServedModel:
             loaded.engine,
             joinable=loaded.manifest.parity.joinable,
             max_queue=self._max_queue,
-            on_batch=self._metrics.batch_rows.observe,
+            on_batch=self._on_batch,
             on_depth=self._metrics.queue_depth.set,
         )
         self._loaded = loaded

@@ -90,9 +90,22 @@ class Response:
     n_log_lines: int = 1
 
 
-# A handler that waits yields the Future and is sent its result; thread and event loop can both
-# drive it, so one handler serves every framework.
-Flow = Generator["Future[Any]", Any, Response]
+@dataclass(slots=True)
+class Computation:
+    """Rows for an engine so cheap that whoever drives the flow calls it, for several requests at
+    once where they came together.
+
+    on_batch: told how many rows are computed together.
+    """
+
+    engine: "Engine"
+    values: Values
+    on_batch: Callable[[int], None]
+
+
+# A handler that waits yields what it waits for, and is sent its result; thread and event loop can
+# both drive it, so one handler serves every framework.
+Flow = Generator["Future[Any] | Computation", Any, Response]
 Handler = Callable[[Request], "Response | Flow"]
 
 

@@ -10,7 +10,7 @@ from fastapi.openapi.utils import get_openapi
 from starlette.concurrency import run_in_threadpool
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from tabserve.http import Dispatcher, run_async
+from tabserve.http import Dispatcher, Turn, run_async
 from tabserve.types import Request
 
 
@@ -62,6 +62,8 @@ def own_operations(made: FastAPI) -> dict[str, Any]:
 
 
 def _endpoint(dispatcher: Callable[[], Dispatcher], elsewhere: ASGIApp) -> ASGIApp:
+    turn = Turn()
+
     async def endpoint(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await elsewhere(scope, receive, send)
@@ -78,7 +80,7 @@ def _endpoint(dispatcher: Callable[[], Dispatcher], elsewhere: ASGIApp) -> ASGIA
                     return
             await asyncio.get_running_loop().create_future()  # until it is cancelled
 
-        response = await run_async(core.respond(request), request, left)
+        response = await run_async(core.respond(request), request, left, turn)
         headers = [
             (b"content-type", response.content_type.encode()),
             (b"content-length", b"%d" % len(response.body)),
