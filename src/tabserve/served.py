@@ -108,7 +108,7 @@ class ServedModel:
                 return (yield Computation(loaded.engine, records.values, self._on_batch))
             return (yield self._submit(records, deadline))
         except InvalidInput as error:
-            raise self.decoder.placed(error, records.single) from None
+            raise self.decoder.placed(error, records.form) from None
 
     def _submit(self, records: Records, deadline: float) -> "Future[Outputs]":
         batcher = self._batcher  # read once: `close` may forget it meanwhile

@@ -10,6 +10,7 @@ import numpy as np
 from threadpoolctl import ThreadpoolController
 
 from tabserve.artifact import Exactness
+from tabserve.cpus import usable_cpus
 from tabserve.errors import BadModelOutput, MissingExtra, UntrustedModel
 from tabserve.output import Target
 from tabserve.signature import Feature, Signature, unusable
@@ -258,7 +259,7 @@ class NativeEngine:
         self._label_is_argmax = (
             shortcuts and _is_sklearns(final) and final.__name__ in ARGMAX_CLASSIFIERS
         )
-        self._threads = _ThreadLimit(max(1, joblib.cpu_count() // workers))
+        self._threads = _ThreadLimit(max(1, usable_cpus() // workers))
 
     def predict(self, values: Values) -> Outputs:
         """Raises InvalidInput where scikit-learn finds that a number is none any more: trees take
