@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
+from tabserve import float32
 from tabserve.output import Target
 from tabserve.signature import Scalar, Signature
 from tabserve.types import Array, Outputs, Parts, Values
@@ -23,17 +24,19 @@ class Link(BaseModel):
     """How the scores of one target, of shape (n_rows, n_scores), become its parts.
 
     proba: "itself" where the scores are probabilities; "logistic" where the one score is the
-    second class's.
+    second class's; "logistic_each" where each score is one class's against all others.
     label: the class with the largest probability or score; or the second one where the only score
     is positive, or is not negative.
     value: of a regressor.
+    precision: "single" where the scores are float32 and the link is XGBoost's.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    proba: Literal["itself", "logistic", "softmax"] | None = None
+    proba: Literal["itself", "logistic", "logistic_each", "softmax"] | None = None
     label: Literal["largest_proba", "largest_score", "positive", "not_negative"] = "largest_proba"
-    value: Literal["itself", "exp"] = "itself"
+    value: Literal["itself", "exp", "logistic"] = "itself"
+    precision: Literal["double", "single"] = "double"
 
 
 class Lowered(BaseModel):
@@ -65,6 +68,9 @@ class Lowered(BaseModel):
             if codes is not None:
                 listed = column.tolist() if isinstance(column, np.ndarray) else column
                 column = [codes.get(value, UNKNOWN) for value in listed]
+            elif feature.dtype in ("float16", "float32"):
+                # As the model's own DataFrame rounds it.
+                column = np.array(column, dtype=np.float64).astype(feature.dtype)
             columns.append(column)
         return np.ascontiguousarray(np.array(columns, dtype=np.float64).T)
 
@@ -98,21 +104,27 @@ class Lowered(BaseModel):
 
 
 def _value(link: Link, raw: Array) -> Array:
-    return np.exp(raw[:, 0]) if link.value == "exp" else raw[:, 0]
+    if link.value == "itself":
+        return raw[:, 0]
+    if link.precision == "single":
+        function = float32.exp if link.value == "exp" else float32.logistic
+        return function(raw[:, 0].astype(np.float32)).astype(np.float64)
+    return np.exp(raw[:, 0]) if link.value == "exp" else logistic(raw[:, 0])
 
 
 def _proba(link: Link, raw: Array) -> Array:
+    if link.precision == "single":
+        raw = raw.astype(np.float32)
     if link.proba == "logistic":
-        positive = logistic(raw[:, 0])
-        return np.stack([1.0 - positive, positive], axis=1)
+        positive = (
+            float32.logistic(raw[:, 0]) if link.precision == "single" else logistic(raw[:, 0])
+        )
+        return np.stack([1 - positive, positive], axis=1).astype(np.float64)
+    if link.proba == "logistic_each":
+        return logistic(raw)
     if link.proba == "softmax":
-        exponentials = np.exp(raw - raw.max(axis=1, keepdims=True))
-        # Class by class: numpy's own sum along a row adds in another order for another width.
-        total = exponentials[:, 0].copy()
-        for column in range(1, raw.shape[1]):
-            total += exponentials[:, column]
-        shares: Array = exponentials / total[:, np.newaxis]
-        return shares
+        shares = float32.softmax(raw) if link.precision == "single" else softmax(raw)
+        return shares.astype(np.float64)
     return raw
 
 
@@ -120,6 +132,17 @@ def logistic(scores: Array) -> Array:
     """1 / (1 + exp(-x)), without overflow on either side."""
     small = np.exp(-np.abs(scores))
     return np.where(scores >= 0, 1.0, small) / (1.0 + small)
+
+
+def softmax(scores: Array) -> Array:
+    """scores: shape (n_rows, n_classes)."""
+    exponentials = np.exp(scores - scores.max(axis=1, keepdims=True))
+    # Class by class: numpy's own sum along a row adds in another order for another width.
+    total = exponentials[:, 0].copy()
+    for column in range(1, scores.shape[1]):
+        total += exponentials[:, column]
+    shares: Array = exponentials / total[:, np.newaxis]
+    return shares
 
 
 def _label_places(link: Link, raw: Array, proba: Array) -> Array:

@@ -76,7 +76,8 @@ def load(artifact: Artifact, *, allow_pickle: bool = False, workers: int = 1) ->
     golden = artifact.golden()
     engine: Engine
     if manifest.lowered is not None:
-        artifact.read(manifest.model_file)  # not used, and yet not to be another one
+        for name in manifest.model_files:
+            artifact.read(name)  # not used, and yet not to be another one
         engine = _lowered(artifact, manifest.lowered, renderer.parts, workers)
     else:
         engine = _native(artifact, renderer.parts, allow_pickle, workers)
@@ -100,11 +101,12 @@ def _lowered(artifact: Artifact, lowered: Lowered, parts: Parts, workers: int) -
 
 
 def _native(artifact: Artifact, parts: Parts, allow_pickle: bool, workers: int) -> Engine:
+    from tabserve import stored
     from tabserve.engines import native
 
     manifest = artifact.manifest
-    content = artifact.read(manifest.model_file)
-    model = native.load(content, manifest.model_format, allow_pickle)
+    contents = {format: artifact.read(name) for name, format in manifest.model_files.items()}
+    model = stored.load(contents, manifest.targets, allow_pickle)
     return native.NativeEngine(model, manifest.signature, manifest.targets, parts, workers)
 
 

@@ -6,7 +6,17 @@ Each lowering computes step for step as the library does; parity then proves tha
 from dataclasses import dataclass
 from typing import Any
 
-from tabserve.lower import compose, encode, impute, linear, scale, trees
+from tabserve.lower import (
+    catboost,
+    compose,
+    encode,
+    impute,
+    lightgbm,
+    linear,
+    scale,
+    trees,
+    xgboost,
+)
 from tabserve.lower.graph import INPUT as INPUT
 from tabserve.lower.graph import CannotLower as CannotLower
 from tabserve.lower.graph import Column, Matrix, Vocabulary
@@ -32,6 +42,8 @@ TRANSFORMERS = {
 }
 
 PREDICTORS = {
+    "CatBoostClassifier": catboost.classifier,
+    "CatBoostRegressor": catboost.regressor,
     "DecisionTreeClassifier": trees.decision_tree_classifier,
     "DecisionTreeRegressor": trees.decision_tree_regressor,
     "ElasticNet": linear.linear_regressor,
@@ -43,6 +55,8 @@ PREDICTORS = {
     "GradientBoostingRegressor": trees.gradient_boosting_regressor,
     "HistGradientBoostingClassifier": trees.hist_gradient_boosting_classifier,
     "HistGradientBoostingRegressor": trees.hist_gradient_boosting_regressor,
+    "LGBMClassifier": lightgbm.classifier,
+    "LGBMRegressor": lightgbm.regressor,
     "Lasso": linear.linear_regressor,
     "LinearRegression": linear.linear_regressor,
     "LinearSVC": linear.linear_classifier,
@@ -52,6 +66,10 @@ PREDICTORS = {
     "RandomForestRegressor": trees.forest_regressor,
     "Ridge": linear.linear_regressor,
     "RidgeClassifier": linear.linear_classifier,
+    "XGBClassifier": xgboost.classifier,
+    "XGBRFClassifier": xgboost.classifier,
+    "XGBRFRegressor": xgboost.regressor,
+    "XGBRegressor": xgboost.regressor,
 }
 
 

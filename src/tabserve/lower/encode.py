@@ -28,7 +28,8 @@ def one_hot_encoder(step: Any, matrix: Matrix, lowering: Lowering) -> Matrix:
     value = graph.as_double(hot)
     if any(_infrequent_output(step, i) is not None for i in range(len(outputs))):
         value = _with_unknown(step, matrix, pairs, value, graph)
-    return Matrix(value, tuple(_encoded(matrix.columns[i]) for i, _ in pairs))
+    encoded = tuple(_encoded(matrix.columns[i]) for i, _ in pairs)
+    return Matrix(value, encoded, bool(step.sparse_output))
 
 
 def ordinal_encoder(step: Any, matrix: Matrix, lowering: Lowering) -> Matrix:

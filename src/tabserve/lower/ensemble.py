@@ -15,12 +15,28 @@ from tabserve.types import Array
 
 def sum_of_leaves(lowering: Lowering, matrix: Matrix, trees: Sequence[Tree], n_targets: int) -> str:
     """By target, of shape (n_rows, n_targets)."""
-    lowering.splits.append((matrix.numbers(), thresholds_by_column(trees)))
+    lowering.splits.append((matrix.value, thresholds_by_column(trees)))
     inputs, moved = folded(lowering.graph, lowering.inputs, matrix, trees)
+    return lowering.graph.tree_ensemble(inputs.value, n_targets, _attributes(moved))
+
+
+def sum_of_leaves_in_float32(
+    lowering: Lowering, value: str, trees: Sequence[Tree], n_targets: int
+) -> str:
+    """Likewise, of values, thresholds and sums in float32. The trees' arrays hold float32s."""
+    graph = lowering.graph
+    lowering.splits.append((graph.as_double(value), thresholds_by_column(trees)))
+    attributes = _attributes(trees)
+    for name in {"nodes_splits", "leaf_weights", "membership_values"} & attributes.keys():
+        attributes[name] = attributes[name].astype(np.float32)
+    return graph.as_double(graph.tree_ensemble(value, n_targets, attributes))
+
+
+def _attributes(trees: Sequence[Tree]) -> dict[str, Array]:
     nodes = _Nodes()
-    for tree in moved:
+    for tree in trees:
         nodes.add(tree)
-    return lowering.graph.tree_ensemble(inputs.value, n_targets, nodes.attributes())
+    return nodes.attributes()
 
 
 class _Nodes:
@@ -45,6 +61,10 @@ class _Nodes:
         self._roots.append(self._n_nodes)
         self._n_nodes += len(inner)
         self._n_leaves += len(leaves)
+        for node in inner.tolist():
+            if node in tree.members:
+                # Sets stand one after another, each ended by a NaN.
+                self._extend(membership_values=np.append(tree.members[node], np.nan))
         self._extend(
             nodes_featureids=tree.feature[inner],
             nodes_splits=tree.threshold[inner],

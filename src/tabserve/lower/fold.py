@@ -44,9 +44,12 @@ def folded(
     Columns of `seen` that rest on several inputs, or on a category by more than one comparison,
     stand behind the inputs as they are.
     """
+    if seen.value == inputs.value:
+        return inputs, list(trees)
     thresholds = thresholds_by_column(trees)
     preprocessing = _Preprocessing(graph, inputs, seen)
     splits = {column: preprocessing.split(column, found) for column, found in thresholds.items()}
+    splits |= dict.fromkeys(_by_category(trees))
     kept = [column for column, split in splits.items() if split is None]
     place = {column: inputs.width + i for i, column in enumerate(kept)}
     place |= {
@@ -59,9 +62,14 @@ def folded(
 
 
 def thresholds_by_column(trees: Sequence[Tree]) -> dict[int, Array]:
-    columns = np.concatenate([tree.feature[tree.decides] for tree in trees])
-    thresholds = np.concatenate([tree.threshold[tree.decides] for tree in trees])
+    columns = np.concatenate([tree.feature[tree.compares] for tree in trees])
+    thresholds = np.concatenate([tree.threshold[tree.compares] for tree in trees])
     return {int(column): np.unique(thresholds[columns == column]) for column in np.unique(columns)}
+
+
+def _by_category(trees: Sequence[Tree]) -> set[int]:
+    """Columns on whose categories trees decide."""
+    return {int(tree.feature[node]) for tree in trees for node in tree.members}
 
 
 def _moved(tree: Tree, place: dict[int, int], splits: dict[int, _Split | None]) -> Tree:

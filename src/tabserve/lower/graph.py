@@ -1,5 +1,6 @@
 """An ONNX graph being written, and the matrices that flow through it."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -66,10 +67,14 @@ class Column:
 
 @dataclass(frozen=True)
 class Matrix:
-    """A value of the graph, of shape (n_rows, len(columns)) and type double."""
+    """A value of the graph, of shape (n_rows, len(columns)) and type double.
+
+    is_sparse: whether scikit-learn's is a sparse matrix, of which XGBoost takes zeros for missing.
+    """
 
     value: str
     columns: tuple[Column, ...]
+    is_sparse: bool = False
 
     @property
     def width(self) -> int:
@@ -83,6 +88,19 @@ class Matrix:
     def is_coded(self) -> bool:
         """Whether all columns hold codes."""
         return all(column.vocabulary is not None for column in self.columns)
+
+    def is_coded_by(self, categories: Mapping[int, Sequence[Any]]) -> bool:
+        """Whether a category's code is its place in the list for its column, and all other columns
+        are numbers.
+        """
+        return all(
+            column.vocabulary is None
+            if place not in categories
+            else column.vocabulary is not None
+            and [column.code(value) for value in categories[place]]
+            == list(range(len(categories[place])))
+            for place, column in enumerate(self.columns)
+        )
 
     def numbers(self) -> str:
         """Its value. Raises CannotLower where a column of it holds codes."""
@@ -118,8 +136,10 @@ class Graph:
         return output
 
     def tree_ensemble(self, value: str, n_targets: int, arrays: dict[str, Array]) -> str:
-        """TreeEnsemble of ai.onnx.ml 5 that sums, in double. arrays: its attributes by name."""
-        tensors = {"nodes_splits", "nodes_modes", "leaf_weights"}
+        """TreeEnsemble of ai.onnx.ml 5 that sums, in the type of `value` and of nodes_splits and
+        leaf_weights. arrays: its attributes by name.
+        """
+        tensors = {"nodes_splits", "nodes_modes", "leaf_weights", "membership_values"}
         attributes = {
             name: numpy_helper.from_array(array) if name in tensors else array.astype(int).tolist()
             for name, array in arrays.items()
@@ -155,10 +175,12 @@ class Graph:
     def as_integer(self, value: str) -> str:
         return self.node("Cast", value, to=TensorProto.INT64)
 
+    def as_float(self, value: str) -> str:
+        return self.node("Cast", value, to=TensorProto.FLOAT)
+
     def float32(self, matrix: Matrix) -> Matrix:
         """Each number rounded to a float32, as trees take it, and widened again."""
-        rounded = self.node("Cast", matrix.numbers(), to=TensorProto.FLOAT)
-        return Matrix(self.as_double(rounded), matrix.columns)
+        return Matrix(self.as_double(self.as_float(matrix.numbers())), matrix.columns)
 
     def model(self, n_features: int, outputs: dict[str, str]) -> bytes:
         """The finished file, of what the outputs rest on. outputs: the graph's values by the name

@@ -4,6 +4,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from tabserve.lower.graph import CannotLower, Graph, Matrix
 from tabserve.lowered import Link
 from tabserve.types import Array, Parts
@@ -72,10 +74,24 @@ class Lowering:
         lowered: Predictor = _of(self.predictors, estimator)
         return lowered(estimator, matrix, self)
 
+    def by_target(self, value: str, n_targets: int, link: Link) -> list[Scores]:
+        """Each column of the value as the one score of a target."""
+        if n_targets == 1:
+            return [Scores(value, link)]
+        graph = self.graph
+        return [
+            Scores(graph.node("Gather", value, graph.constant([i], np.int64), axis=1), link)
+            for i in range(n_targets)
+        ]
+
+
+# Whose classes have lowerings: a user's own of the same name does something else.
+_LIBRARIES = frozenset({"sklearn", "xgboost", "lightgbm", "catboost"})
+
 
 def _of(lowerings: Mapping[str, Any], step: Any) -> Any:
     kind = type(step)
     known = lowerings.get(kind.__name__)
-    if known is None or not kind.__module__.startswith("sklearn."):
+    if known is None or kind.__module__.partition(".")[0] not in _LIBRARIES:
         raise CannotLower(f"{kind.__name__} has no lowering")
     return known

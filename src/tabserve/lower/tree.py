@@ -1,13 +1,14 @@
 """One decision tree, as arrays."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from tabserve.types import Array
 
 # How a node decides, as TreeEnsemble of ai.onnx.ml 5 numbers it.
-LEQ, EQ = 0, 4
+LEQ, EQ, MEMBER = 0, 4, 6
 
 
 @dataclass(frozen=True)
@@ -16,6 +17,7 @@ class Tree:
 
     A row goes left where its feature <= threshold (mode LEQ) or equals it (mode EQ), and where it
     is missing and missing_left. mode: None where all are LEQ.
+    members: by node that decides on a category instead, those that go left.
     """
 
     left: Array
@@ -26,6 +28,7 @@ class Tree:
     weight: Array
     target: int = 0
     mode: Array | None = None
+    members: Mapping[int, Array] = field(default_factory=dict)
 
     @property
     def decides(self) -> Array:
@@ -34,8 +37,17 @@ class Tree:
         return inner
 
     @property
+    def compares(self) -> Array:
+        """Which nodes decide by a threshold."""
+        compares = self.decides.copy()
+        compares[list(self.members)] = False
+        return compares
+
+    @property
     def modes(self) -> Array:
-        return np.full(len(self.left), LEQ, np.uint8) if self.mode is None else self.mode
+        modes = np.full(len(self.left), LEQ, np.uint8) if self.mode is None else self.mode.copy()
+        modes[list(self.members)] = MEMBER
+        return modes
 
 
 def one_leaf(value: float, target: int) -> Tree:
