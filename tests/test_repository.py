@@ -6,6 +6,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
 
 from tabserve.artifact import Artifact
@@ -110,6 +111,20 @@ def test_golden_rows_that_prove_nothing_are_refused(models: Path, outputs: dict[
         load(Artifact(folder))
     forge_golden(folder, [])
     with pytest.raises(ArtifactError, match="no rows"):
+        load(Artifact(folder))
+
+
+@pytest.mark.parametrize(
+    ("operator", "sentence"),
+    [("Loop", "has the operator Loop"), ("Add", "is no graph that onnxruntime can compute")],
+)
+def test_a_graph_is_checked_before_it_is_loaded(models: Path, operator: str, sentence: str) -> None:
+    folder = models / "churn" / "1.2.3"
+    graph = onnx.load(folder / "model.onnx")
+    graph.graph.node[0].op_type, graph.graph.node[0].domain = operator, ""
+    forge(folder, "model.onnx", graph.SerializeToString())
+
+    with pytest.raises(ArtifactError, match=sentence):
         load(Artifact(folder))
 
 
