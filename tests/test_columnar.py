@@ -91,7 +91,7 @@ def test_a_column_that_may_be_left_out_has_its_default() -> None:
         ({"years": [31, -1]}, [(("years", 1), "greater_than_equal")]),
         ({"plan": ["a", 7]}, [(("plan", 1), "string_type")]),
         ({"plan": ["a", "z"]}, [(("plan", 1), "unknown_category")]),
-        ({"years": [31]}, [(("years",), "too_short")]),
+        ({"years": [31]}, [(("years",), "column_length")]),
         ({"income": [2.0, 2**53 + 1]}, [(("income", 1), "int_inexact")]),
     ],
 )

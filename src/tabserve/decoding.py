@@ -241,7 +241,12 @@ class RecordDecoder:
         told = {"type": "object", "properties": columns, "required": record.get("required", [])}
         if "additionalProperties" in record:
             told["additionalProperties"] = record["additionalProperties"]
-        return {"type": "object", "properties": {"columns": told}, "required": ["columns"]}
+        return {
+            "type": "object",
+            "properties": {"columns": told},
+            "required": ["columns"],
+            "additionalProperties": False,
+        }
 
     def definitions(self) -> dict[str, Any]:
         return cast(dict[str, Any], self._schema.get("$defs", {}))
@@ -428,7 +433,7 @@ def _common_length(columns: Mapping[str, Sequence[Any]]) -> int:
     most = max(lengths.values())
     message = f"Input should have as many values as the other columns, {most}"
     shorter: list[InputProblem] = [
-        {"loc": ("body", "columns", name), "msg": message, "type": "too_short"}
+        {"loc": ("body", "columns", name), "msg": message, "type": "column_length"}
         for name, length in lengths.items()
         if length < most
     ]

@@ -69,10 +69,11 @@ def test_the_log_line_is_the_documented_one(serve: Callable[..., Server], churn:
         "contract_type": "Month-to-month",
         "customer_id": "7590-VHVEG",
     }
+    columns, documented = [block for block in blocks(SERVING) if block.language == "json"]
     server.post("/predict", record)
+    assert server.post("/predict/batch", orjson.loads(columns.text)).status_code == 200
     server.stop()
-    [line] = [line for line in server.log_lines() if line["event"] == "prediction"]
-    [documented] = [block for block in blocks(SERVING) if block.language == "json"]
+    line, *_ = [line for line in server.log_lines() if line["event"] == "prediction"]
     assert shape(line) == shape(orjson.loads(documented.text))
 
 
