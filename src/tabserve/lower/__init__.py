@@ -6,7 +6,7 @@ Each lowering computes step for step as the library does; parity then proves tha
 from dataclasses import dataclass
 from typing import Any
 
-from tabserve.lower import compose, encode, impute, linear, scale, trees
+from tabserve.lower import compose, encode, histogram, impute, linear, scale, trees
 from tabserve.lower.graph import INPUT as INPUT
 from tabserve.lower.graph import CannotLower as CannotLower
 from tabserve.lower.graph import Column, Matrix, Vocabulary
@@ -41,8 +41,8 @@ PREDICTORS = {
     "ExtraTreesRegressor": trees.forest_regressor,
     "GradientBoostingClassifier": trees.gradient_boosting_classifier,
     "GradientBoostingRegressor": trees.gradient_boosting_regressor,
-    "HistGradientBoostingClassifier": trees.hist_gradient_boosting_classifier,
-    "HistGradientBoostingRegressor": trees.hist_gradient_boosting_regressor,
+    "HistGradientBoostingClassifier": histogram.hist_gradient_boosting_classifier,
+    "HistGradientBoostingRegressor": histogram.hist_gradient_boosting_regressor,
     "Lasso": linear.linear_regressor,
     "LinearRegression": linear.linear_regressor,
     "LinearSVC": linear.linear_classifier,

@@ -111,8 +111,10 @@ class Graph:
         return output
 
     def tree_ensemble(self, value: str, n_targets: int, arrays: dict[str, Array]) -> str:
-        """TreeEnsemble of ai.onnx.ml 5 that sums, in double. arrays: its attributes by name."""
-        tensors = {"nodes_splits", "nodes_modes", "leaf_weights"}
+        """TreeEnsemble of ai.onnx.ml 5 that sums, in the type of `value` and of nodes_splits and
+        leaf_weights. arrays: its attributes by name.
+        """
+        tensors = {"nodes_splits", "nodes_modes", "leaf_weights", "membership_values"}
         attributes = {
             name: numpy_helper.from_array(array) if name in tensors else array.astype(int).tolist()
             for name, array in arrays.items()

@@ -26,13 +26,7 @@ def linear_classifier(model: Any, matrix: Matrix, lowering: Lowering) -> list[Sc
 def linear_regressor(model: Any, matrix: Matrix, lowering: Lowering) -> list[Scores]:
     raw = _weighted_sum(model, matrix, lowering)
     n_targets = np.atleast_2d(model.coef_).shape[0]
-    if n_targets == 1:
-        return [Scores(raw, Link())]
-    graph = lowering.graph
-    return [
-        Scores(graph.node("Gather", raw, graph.constant([i], np.int64), axis=1), Link())
-        for i in range(n_targets)
-    ]
+    return lowering.by_target(raw, n_targets, Link())
 
 
 def _weighted_sum(model: Any, matrix: Matrix, lowering: Lowering) -> str:

@@ -4,6 +4,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from tabserve.lower.graph import CannotLower, Graph, Matrix
 from tabserve.lowered import Link
 from tabserve.types import Array, Parts
@@ -68,6 +70,16 @@ class Lowering:
         """One for each target. Raises CannotLower, naming the estimator."""
         lowered: Predictor = _of(self.predictors, estimator)
         return lowered(estimator, matrix, self)
+
+    def by_target(self, value: str, n_targets: int, link: Link) -> list[Scores]:
+        """Each column of the value as the one score of a target."""
+        if n_targets == 1:
+            return [Scores(value, link)]
+        graph = self.graph
+        return [
+            Scores(graph.node("Gather", value, graph.constant([i], np.int64), axis=1), link)
+            for i in range(n_targets)
+        ]
 
 
 def _of(lowerings: Mapping[str, Any], step: Any) -> Any:

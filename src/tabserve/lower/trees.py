@@ -4,8 +4,8 @@ One TreeEnsemble in double (ai.onnx.ml 5), which adds the leaves tree by tree in
 trees, as scikit-learn does. Weights are not divided beforehand: scikit-learn divides the sum.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from tabserve.types import Array
 
 # Modes of nodes, as the operator's specification numbers them.
 _LEQ = 0
+_MEMBER = 6
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class Tree:
     """Arrays of shape (n_nodes,); node 0 is the root. In a leaf `left` is negative.
 
     A row goes left where its feature <= threshold, and where it is missing and missing_left.
+    members: by node that decides on a category, those that go left.
     """
 
     left: Array
@@ -33,6 +35,7 @@ class Tree:
     missing_left: Array
     weight: Array
     target: int = 0
+    members: Mapping[int, Array] = field(default_factory=dict)
 
 
 def decision_tree_classifier(model: Any, matrix: Matrix, lowering: Lowering) -> list[Scores]:
@@ -62,23 +65,6 @@ def gradient_boosting_regressor(model: Any, matrix: Matrix, lowering: Lowering) 
     return [Scores(_boosted(model, matrix, lowering), Link())]
 
 
-def hist_gradient_boosting_classifier(
-    model: Any, matrix: Matrix, lowering: Lowering
-) -> list[Scores]:
-    raw = _hist_boosted(model, matrix, lowering)
-    if len(model.classes_) == 2:
-        return [Scores(raw, Link(proba="logistic", label="positive"))]
-    return [Scores(raw, Link(proba="softmax", label="largest_score"))]
-
-
-def hist_gradient_boosting_regressor(
-    model: Any, matrix: Matrix, lowering: Lowering
-) -> list[Scores]:
-    if model._loss.link.__class__.__name__ != "IdentityLink":
-        return [Scores(_hist_boosted(model, matrix, lowering), Link(value="exp"))]
-    return [Scores(_hist_boosted(model, matrix, lowering), Link())]
-
-
 def _classifier(
     model: Any, estimators: Sequence[Any], matrix: Matrix, lowering: Lowering
 ) -> list[Scores]:
@@ -89,11 +75,11 @@ def _classifier(
     for output, n in enumerate(n_classes):
         labels = range(n) if lowering.only_class is None else [lowering.only_class]
         trees = [
-            _tree(estimator.tree_, estimator.tree_.value[:, output, label], place)
+            tree_of(estimator.tree_, estimator.tree_.value[:, output, label], place)
             for place, label in enumerate(labels)
             for estimator in estimators
         ]
-        total = _ensemble(lowering, rounded, trees, len(labels))
+        total = ensemble(lowering, rounded, trees, len(labels))
         scores.append(Scores(_divided(graph, total, len(estimators)), Link(proba="itself")))
     return scores
 
@@ -105,10 +91,8 @@ def _regressor(
     rounded = lowering.as_float32(matrix)
     scores = []
     for output in range(model.n_outputs_):
-        trees = [
-            _tree(estimator.tree_, estimator.tree_.value[:, output, 0]) for estimator in estimators
-        ]
-        total = _ensemble(lowering, rounded, trees, 1)
+        trees = [tree_of(one.tree_, one.tree_.value[:, output, 0]) for one in estimators]
+        total = ensemble(lowering, rounded, trees, 1)
         scores.append(Scores(_divided(graph, total, len(estimators)), Link()))
     return scores
 
@@ -119,13 +103,13 @@ def _divided(graph: Graph, total: str, n: int) -> str:
 
 def _boosted(model: Any, matrix: Matrix, lowering: Lowering) -> str:
     init = _initial(model)
-    trees = [_one_leaf(value, target) for target, value in enumerate(init)]
+    trees = [one_leaf(value, target) for target, value in enumerate(init)]
     for stage in model.estimators_:
         for target, estimator in enumerate(stage):
             weight = model.learning_rate * estimator.tree_.value[:, 0, 0]
-            trees.append(_tree(estimator.tree_, weight, target))
+            trees.append(tree_of(estimator.tree_, weight, target))
     rounded = lowering.as_float32(matrix)
-    return _ensemble(lowering, rounded, trees, len(init))
+    return ensemble(lowering, rounded, trees, len(init))
 
 
 def _initial(model: Any) -> Array:
@@ -139,30 +123,7 @@ def _initial(model: Any) -> Array:
     return np.asarray(raw[0], dtype=np.float64)
 
 
-def _hist_boosted(model: Any, matrix: Matrix, lowering: Lowering) -> str:
-    if model.is_categorical_ is not None and model.is_categorical_.any():
-        raise CannotLower("a histogram gradient boosting with categories of its own")
-    baseline = np.asarray(model._baseline_prediction, dtype=np.float64).reshape(-1)
-    trees = [_one_leaf(value, target) for target, value in enumerate(baseline)]
-    for stage in model._predictors:
-        for target, predictor in enumerate(stage):
-            nodes = predictor.nodes
-            leaf = nodes["is_leaf"].astype(bool)
-            trees.append(
-                Tree(
-                    left=np.where(leaf, -1, nodes["left"].astype(np.int64)),
-                    right=np.where(leaf, -1, nodes["right"].astype(np.int64)),
-                    feature=nodes["feature_idx"].astype(np.int64),
-                    threshold=nodes["num_threshold"],
-                    missing_left=nodes["missing_go_to_left"],
-                    weight=nodes["value"],
-                    target=target,
-                )
-            )
-    return _ensemble(lowering, matrix.numbers(), trees, len(baseline))
-
-
-def _tree(tree: Any, weight: Array, target: int = 0) -> Tree:
+def tree_of(tree: Any, weight: Array, target: int = 0) -> Tree:
     return Tree(
         left=tree.children_left,
         right=tree.children_right,
@@ -174,23 +135,41 @@ def _tree(tree: Any, weight: Array, target: int = 0) -> Tree:
     )
 
 
-def _one_leaf(value: float, target: int) -> Tree:
+def one_leaf(value: float, target: int) -> Tree:
     none = np.array([-1])
     return Tree(none, none, none, np.zeros(1), np.zeros(1), np.array([value]), target)
 
 
-def _ensemble(lowering: Lowering, value: str, trees: Sequence[Tree], n_targets: int) -> str:
+def ensemble(lowering: Lowering, value: str, trees: Sequence[Tree], n_targets: int) -> str:
     """The sum of the trees' leaves by target, of shape (n_rows, n_targets)."""
-    nodes = _Nodes()
-    for tree in trees:
-        nodes.add(tree)
-    attributes = nodes.attributes()
+    attributes = _attributes(trees)
     lowering.splits.append((value, _splits(attributes)))
     return lowering.graph.tree_ensemble(value, n_targets, attributes)
 
 
+def ensemble_in_float32(
+    lowering: Lowering, value: str, trees: Sequence[Tree], n_targets: int
+) -> str:
+    """As `ensemble`, of values, thresholds and sums in float32. The trees' arrays hold float32s."""
+    graph = lowering.graph
+    attributes = _attributes(trees)
+    lowering.splits.append((graph.as_double(value), _splits(attributes)))
+    for name in {"nodes_splits", "leaf_weights", "membership_values"} & attributes.keys():
+        attributes[name] = attributes[name].astype(np.float32)
+    return graph.as_double(graph.tree_ensemble(value, n_targets, attributes))
+
+
+def _attributes(trees: Sequence[Tree]) -> dict[str, Array]:
+    nodes = _Nodes()
+    for tree in trees:
+        nodes.add(tree)
+    return nodes.attributes()
+
+
 def _splits(attributes: dict[str, Array]) -> Splits:
+    compares = attributes["nodes_modes"] == _LEQ
     columns, thresholds = attributes["nodes_featureids"], attributes["nodes_splits"]
+    columns, thresholds = columns[compares], thresholds[compares]
     return {int(column): np.unique(thresholds[columns == column]) for column in np.unique(columns)}
 
 
@@ -217,10 +196,15 @@ class _Nodes:
         self._roots.append(self._n_nodes)
         self._n_nodes += len(inner)
         self._n_leaves += len(leaves)
+        modes = np.full(len(inner), _LEQ, dtype=np.uint8)
+        for place in np.flatnonzero([node in tree.members for node in inner.tolist()]):
+            modes[place] = _MEMBER
+            # Sets stand one after another, each ended by a NaN.
+            self._extend(membership_values=np.append(tree.members[int(inner[place])], np.nan))
         self._extend(
             nodes_featureids=tree.feature[inner],
             nodes_splits=tree.threshold[inner],
-            nodes_modes=np.full(len(inner), _LEQ, dtype=np.uint8),
+            nodes_modes=modes,
             nodes_truenodeids=number[left],
             nodes_trueleafs=is_leaf[left],
             nodes_falsenodeids=number[right],
