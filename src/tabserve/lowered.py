@@ -24,16 +24,21 @@ class Link(BaseModel):
 
     proba: "itself" where the scores are probabilities; "logistic" where the one score is the
     second class's.
-    label: the class with the largest probability or score; or the second one where the only score
-    is positive, or is not negative.
+    label: the class with the largest probability or score; the second one where the only score is
+    positive, or is not negative; the class at the place that stands after the scores; or that at
+    the place `positive` where its probability is at least `threshold`, and else the other one.
     value: of a regressor.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     proba: Literal["itself", "logistic", "softmax"] | None = None
-    label: Literal["largest_proba", "largest_score", "positive", "not_negative"] = "largest_proba"
-    value: Literal["itself", "exp"] = "itself"
+    label: Literal[
+        "largest_proba", "largest_score", "positive", "not_negative", "place", "threshold"
+    ] = "largest_proba"
+    value: Literal["itself", "exp", "expm1", "log", "log1p"] = "itself"
+    threshold: float = 0.5
+    positive: Literal[0, 1] = 1
 
 
 class Lowered(BaseModel):
@@ -98,10 +103,15 @@ class Lowered(BaseModel):
 
 
 def _value(link: Link, raw: Array) -> Array:
-    return np.exp(raw[:, 0]) if link.value == "exp" else raw[:, 0]
+    if link.value == "itself":
+        return raw[:, 0]
+    value: Array = getattr(np, link.value)(raw[:, 0])
+    return value
 
 
 def _proba(link: Link, raw: Array) -> Array:
+    if link.label == "place":
+        raw = raw[:, :-1]
     if link.proba == "logistic":
         positive = logistic(raw[:, 0])
         return np.stack([1.0 - positive, positive], axis=1)
@@ -127,5 +137,10 @@ def _label_places(link: Link, raw: Array, proba: Array) -> Array:
         return (raw[:, 0] > 0).astype(np.intp)
     if link.label == "not_negative":
         return (raw[:, 0] >= 0).astype(np.intp)
+    if link.label == "place":
+        return raw[:, -1].astype(np.intp)
+    if link.label == "threshold":
+        is_positive = proba[:, link.positive] >= link.threshold
+        return np.where(is_positive, link.positive, 1 - link.positive)
     places: Array = (proba if link.label == "largest_proba" else raw).argmax(axis=1)
     return places

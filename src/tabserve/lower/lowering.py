@@ -1,10 +1,8 @@
 """One model being lowered: the graph so far, and how a step of any kind finds its lowering."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
-
-import numpy as np
 
 from tabserve.lower.graph import CannotLower, Graph, Matrix
 from tabserve.lowered import Link
@@ -23,10 +21,13 @@ class Scores:
 
     Whatever needs exp is left to the link: onnxruntime's own differs in the last digit with the
     place of a row in its batch.
+    decision: what scikit-learn's decision_function gives, where there is one: "" where that is
+    `value`.
     """
 
     value: str
     link: Link
+    decision: str = ""
 
 
 @dataclass
@@ -47,6 +48,10 @@ class Lowering:
             return None
         (place,) = self.parts.values()
         return place
+
+    def of_all_classes(self) -> "Lowering":
+        """The same, for an estimator that another one asks for all that it knows."""
+        return replace(self, parts={})
 
     def as_float32(self, matrix: Matrix) -> str:
         """Its numbers as scikit-learn's trees take them; those that a float32 cannot hold are
@@ -75,11 +80,7 @@ class Lowering:
         """Each column of the value as the one score of a target."""
         if n_targets == 1:
             return [Scores(value, link)]
-        graph = self.graph
-        return [
-            Scores(graph.node("Gather", value, graph.constant([i], np.int64), axis=1), link)
-            for i in range(n_targets)
-        ]
+        return [Scores(self.graph.column(value, i), link) for i in range(n_targets)]
 
 
 def _of(lowerings: Mapping[str, Any], step: Any) -> Any:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from tabserve.lower.graph import CannotLower, Graph, Matrix
+from tabserve.lower.graph import Graph, Matrix
 from tabserve.lower.lowering import Lowering, Scores, Splits
 from tabserve.lowered import Link
 from tabserve.types import Array
@@ -18,6 +18,11 @@ from tabserve.types import Array
 # Modes of nodes, as the operator's specification numbers them.
 _LEQ = 0
 _MEMBER = 6
+
+
+_TREES = frozenset(
+    {"DecisionTreeClassifier", "DecisionTreeRegressor", "ExtraTreeClassifier", "ExtraTreeRegressor"}
+)
 
 
 @dataclass(frozen=True)
@@ -52,17 +57,6 @@ def forest_classifier(model: Any, matrix: Matrix, lowering: Lowering) -> list[Sc
 
 def forest_regressor(model: Any, matrix: Matrix, lowering: Lowering) -> list[Scores]:
     return _regressor(model, model.estimators_, matrix, lowering)
-
-
-def gradient_boosting_classifier(model: Any, matrix: Matrix, lowering: Lowering) -> list[Scores]:
-    raw = _boosted(model, matrix, lowering)
-    if len(model.classes_) == 2:
-        return [Scores(raw, Link(proba="logistic", label="not_negative"))]
-    return [Scores(raw, Link(proba="softmax", label="largest_score"))]
-
-
-def gradient_boosting_regressor(model: Any, matrix: Matrix, lowering: Lowering) -> list[Scores]:
-    return [Scores(_boosted(model, matrix, lowering), Link())]
 
 
 def _classifier(
@@ -101,26 +95,9 @@ def _divided(graph: Graph, total: str, n: int) -> str:
     return total if n == 1 else graph.node("Div", total, graph.constant(float(n)))
 
 
-def _boosted(model: Any, matrix: Matrix, lowering: Lowering) -> str:
-    init = _initial(model)
-    trees = [one_leaf(value, target) for target, value in enumerate(init)]
-    for stage in model.estimators_:
-        for target, estimator in enumerate(stage):
-            weight = model.learning_rate * estimator.tree_.value[:, 0, 0]
-            trees.append(tree_of(estimator.tree_, weight, target))
-    rounded = lowering.as_float32(matrix)
-    return ensemble(lowering, rounded, trees, len(init))
-
-
-def _initial(model: Any) -> Array:
-    """Shape (n_targets,). Raises CannotLower where it depends on the row."""
-    if model.init_ != "zero" and type(model.init_).__name__ not in (
-        "DummyClassifier",
-        "DummyRegressor",
-    ):
-        raise CannotLower(f"a gradient boosting that starts from {type(model.init_).__name__}")
-    raw = model._raw_predict_init(np.zeros((1, model.n_features_in_), dtype=np.float32))
-    return np.asarray(raw[0], dtype=np.float64)
+def is_tree(estimator: Any) -> bool:
+    kind = type(estimator)
+    return kind.__name__ in _TREES and kind.__module__.startswith("sklearn.tree.")
 
 
 def tree_of(tree: Any, weight: Array, target: int = 0) -> Tree:
