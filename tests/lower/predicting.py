@@ -3,12 +3,14 @@
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import pandas as pd
 
 from tabserve.engines.native import exactness_of
 from tabserve.engines.onnx import OnnxEngine
 from tabserve.inference import layout_of, model_input, signature_of, targets_of
-from tabserve.lower import lower
+from tabserve.lower import INPUT, PREDICTORS, TRANSFORMERS, input_matrix, lower
+from tabserve.lower.lowering import Lowering
 from tabserve.output import Target
 from tabserve.parity import columns_of, in_batches
 from tabserve.types import Columns, Outputs
@@ -47,6 +49,18 @@ def served(model: Any, rows: pd.DataFrame) -> tuple[OnnxEngine, tuple[Target, ..
     engine = OnnxEngine(lowered.graph, lowered.refused, lowered.plan, signature, targets, parts)
     records = sample.astype(object).where(sample.notna(), None).to_dict("records")
     return engine, targets, columns_of(signature, records)
+
+
+def decided(model: Any, rows: pd.DataFrame) -> Any:
+    """The graph's decision function: raw scores, before any link."""
+    sample = model_input(model, rows)
+    signature = signature_of(model, sample, layout_of(model, rows), {}, "refuse")
+    matrix = input_matrix(signature)
+    lowering = Lowering(TRANSFORMERS, PREDICTORS, {})
+    (scores,) = lowering.predict(model, matrix)
+    content = lowering.graph.model(matrix.width, {"out": scores.decision or scores.value})
+    (decision,) = onnxruntime.InferenceSession(content).run(None, {INPUT: sample.to_numpy(float)})
+    return decision if decision.shape[1] > 1 else decision[:, 0]
 
 
 def predicted(model: Any, rows: pd.DataFrame, targets: tuple[Target, ...]) -> Outputs:

@@ -35,7 +35,10 @@ REGRESSORS = [
 @pytest.mark.parametrize("rows", [NARROW, WIDE], ids=["narrow", "wide"])
 @pytest.mark.parametrize("name", [*REGRESSORS, "LinearSVR", "SGDRegressor"])
 def test_values(name: str, rows: pd.DataFrame) -> None:
-    others = {"LinearSVR": LinearSVR, "SGDRegressor": SGDRegressor}
+    others = {
+        "LinearSVR": lambda: LinearSVR(max_iter=100_000, tol=0.01),
+        "SGDRegressor": SGDRegressor,
+    }
     model = others.get(name) or getattr(linear_model, name)
     assert_served_as_predicted(
         make_pipeline(StandardScaler(), model()).fit(rows, value_of(rows)), rows
@@ -63,7 +66,9 @@ def test_values_behind_a_link(model: Any, rows: pd.DataFrame) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("model", [
     LogisticRegression(),
-    LogisticRegressionCV(Cs=2, cv=2, l1_ratios=(0,), use_legacy_attributes=False),
+    LogisticRegressionCV(
+        Cs=2, cv=2, l1_ratios=(0,), scoring="accuracy", use_legacy_attributes=False
+    ),
     LinearDiscriminantAnalysis(), RidgeClassifierCV(), LinearSVC(), linear_model.Perceptron(),
     SGDClassifier(), SGDClassifier(loss="log_loss"), SGDClassifier(loss="modified_huber"),
 ], ids=repr)  # fmt: skip

@@ -13,6 +13,7 @@ from sklearn.ensemble import (
     BaggingRegressor,
     GradientBoostingClassifier,
     GradientBoostingRegressor,
+    HistGradientBoostingClassifier,
     IsolationForest,
 )
 from sklearn.linear_model import LinearRegression, LogisticRegression, Ridge, RidgeClassifier
@@ -24,7 +25,7 @@ from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
 from tabserve.lower import CannotLower
 from tests.lower.families import KINDS, NARROW, SHAPES, classes_of, value_of, values_of
-from tests.lower.predicting import assert_served_as_predicted, served
+from tests.lower.predicting import assert_served_as_predicted, decided, served
 
 by_shape = pytest.mark.parametrize("shape", SHAPES)
 by_kind = pytest.mark.parametrize("kind", KINDS)
@@ -37,8 +38,6 @@ def tree() -> Any:
 @by_shape
 @by_kind
 @pytest.mark.parametrize("model", [
-    AdaBoostClassifier(n_estimators=5),
-    AdaBoostClassifier(tree(), n_estimators=9),
     AdaBoostClassifier(GaussianNB(), n_estimators=3),
     BaggingClassifier(n_estimators=9),
     BaggingClassifier(tree(), n_estimators=5, max_features=0.7, bootstrap_features=True),
@@ -48,8 +47,6 @@ def tree() -> Any:
     GaussianNB(),
     DummyClassifier(strategy="prior"),
     DummyClassifier(strategy="most_frequent"),
-    GradientBoostingClassifier(n_estimators=5),
-    GradientBoostingClassifier(n_estimators=5, init="zero"),
 ], ids=repr)  # fmt: skip
 def test_classes(model: Any, kind: str, shape: str) -> None:
     rows = SHAPES[shape]
@@ -81,13 +78,37 @@ def test_several_values(model: Any) -> None:
 
 
 @by_shape
-@pytest.mark.parametrize("loss", ["log_loss", "exponential"])
-@pytest.mark.parametrize("init", [None, "zero", tree(), LogisticRegression()], ids=repr)
-def test_raw_scores_of_gradient_boosting_are_equal(init: Any, loss: str, shape: str) -> None:
+@by_kind
+@pytest.mark.parametrize("model", [
+    AdaBoostClassifier(n_estimators=9), AdaBoostClassifier(tree(), n_estimators=9),
+    GradientBoostingClassifier(n_estimators=9), HistGradientBoostingClassifier(max_iter=9),
+    GradientBoostingClassifier(n_estimators=9, init="zero"),
+    GradientBoostingClassifier(n_estimators=9, init=tree()),
+    GradientBoostingClassifier(n_estimators=9, loss="exponential"),
+    GradientBoostingClassifier(n_estimators=9, loss="exponential", init=tree()),
+], ids=repr)  # fmt: skip
+def test_raw_scores_of_boosted_trees_are_equal(model: Any, kind: str, shape: str) -> None:
+    if kind == "three" and model.get_params().get("loss") == "exponential":
+        pytest.skip("of two classes only")
     rows = SHAPES[shape]
-    model = GradientBoostingClassifier(n_estimators=9, loss=loss, init=init)
-    model.fit(rows, classes_of(rows, "text"))
+    model.fit(rows, classes_of(rows, kind))
+    np.testing.assert_array_equal(decided(model, rows), model.decision_function(rows))
     assert_served_as_predicted(model, rows)
+
+
+@by_kind
+@pytest.mark.parametrize("loss", ["log_loss", "exponential"])
+def test_gradient_boosting_may_start_from_any_classifier(loss: str, kind: str) -> None:
+    if kind == "three" and loss == "exponential":
+        pytest.skip("of two classes only")
+    model = GradientBoostingClassifier(n_estimators=9, loss=loss, init=GaussianNB())
+    assert_served_as_predicted(model.fit(NARROW, classes_of(NARROW, kind)), NARROW)
+
+
+def test_what_starts_from_a_weighted_sum_in_float32_is_not_lowered() -> None:
+    model = GradientBoostingRegressor(init=LinearRegression()).fit(NARROW, value_of(NARROW))
+    with pytest.raises(CannotLower, match="a LinearRegression fitted on float32"):
+        served(model, NARROW)
 
 
 @by_shape

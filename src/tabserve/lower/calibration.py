@@ -78,7 +78,7 @@ def _softened(model: Any, matrix: Matrix, lowering: Lowering) -> str:
     graph, estimator = lowering.graph, model.estimator
     if not hasattr(estimator, "decision_function"):
         proba = answers.predict_proba(estimator, matrix, lowering)
-        smallest = graph.constant(np.finfo(np.float64).eps)
+        smallest = graph.constant(1e-12)
         logits = functions.log(graph, graph.node("Add", proba, smallest))
     else:
         logits = answers.decision_function(estimator, matrix, lowering)

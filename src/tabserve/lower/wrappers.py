@@ -74,7 +74,7 @@ def _link_value(function: Any) -> Any:
         return "itself"
     name = getattr(function, "__name__", "")
     if name not in ("exp", "expm1", "log", "log1p") or type(function).__name__ != "ufunc":
-        raise CannotLower(f"a target transformed back by {name or function!r}")
+        raise CannotLower(f"a target transformed back by {name or repr(function)}")
     return name
 
 
