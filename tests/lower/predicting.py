@@ -59,7 +59,10 @@ def decided(model: Any, rows: pd.DataFrame) -> Any:
     lowering = Lowering(TRANSFORMERS, PREDICTORS, {})
     (scores,) = lowering.predict(model, matrix)
     content = lowering.graph.model(matrix.width, {"out": scores.decision or scores.value})
-    (decision,) = onnxruntime.InferenceSession(content).run(None, {INPUT: sample.to_numpy(float)})
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1  # several add a row's trees in parts
+    session = onnxruntime.InferenceSession(content, options)
+    (decision,) = session.run(None, {INPUT: sample.to_numpy(float)})
     return decision if decision.shape[1] > 1 else decision[:, 0]
 
 

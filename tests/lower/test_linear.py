@@ -67,7 +67,7 @@ def test_values_behind_a_link(model: Any, rows: pd.DataFrame) -> None:
 @pytest.mark.parametrize("model", [
     LogisticRegression(),
     LogisticRegressionCV(
-        Cs=2, cv=2, l1_ratios=(0,), scoring="accuracy", use_legacy_attributes=False
+        Cs=[0.1], cv=2, l1_ratios=(0,), scoring="accuracy", use_legacy_attributes=False
     ),
     LinearDiscriminantAnalysis(), RidgeClassifierCV(), LinearSVC(), linear_model.Perceptron(),
     SGDClassifier(), SGDClassifier(loss="log_loss"), SGDClassifier(loss="modified_huber"),

@@ -15,6 +15,7 @@ from sklearn.ensemble import (
     GradientBoostingRegressor,
     HistGradientBoostingClassifier,
     IsolationForest,
+    RandomForestClassifier,
 )
 from sklearn.linear_model import LinearRegression, LogisticRegression, Ridge, RidgeClassifier
 from sklearn.naive_bayes import GaussianNB
@@ -101,12 +102,13 @@ def test_raw_scores_of_boosted_trees_are_equal(model: Any, kind: str, shape: str
 def test_gradient_boosting_may_start_from_any_classifier(loss: str, kind: str) -> None:
     if kind == "three" and loss == "exponential":
         pytest.skip("of two classes only")
-    model = GradientBoostingClassifier(n_estimators=9, loss=loss, init=GaussianNB())
+    model = GradientBoostingClassifier(n_estimators=9, loss=loss, init=RandomForestClassifier(3))
     assert_served_as_predicted(model.fit(NARROW, classes_of(NARROW, kind)), NARROW)
 
 
 def test_what_starts_from_a_weighted_sum_in_float32_is_not_lowered() -> None:
-    model = GradientBoostingRegressor(init=LinearRegression()).fit(NARROW, value_of(NARROW))
+    model = GradientBoostingRegressor(init=LinearRegression(), n_estimators=3)
+    model.fit(NARROW, value_of(NARROW))
     with pytest.raises(CannotLower, match="a LinearRegression fitted on float32"):
         served(model, NARROW)
 

@@ -5,12 +5,13 @@ from typing import Any
 import numpy as np
 
 from tabserve.lower.graph import Matrix
-from tabserve.lower.lowering import Lowering, Scores
+from tabserve.lower.lowering import Lowering, Scores, check_is_double
 from tabserve.lowered import Link
 
 
 def gaussian_naive_bayes(model: Any, matrix: Matrix, lowering: Lowering) -> list[Scores]:
     graph = lowering.graph
+    check_is_double(model, model.theta_)
     n_features = model.theta_.shape[1]
     value = lowering.as_double(matrix)
     # (n_rows, 1, n_features) less (n_classes, n_features): one row for each class.

@@ -2,12 +2,10 @@
 
 from typing import Any
 
-import numpy as np
-
 from tabserve.lower import answers, functions
 from tabserve.lower.graph import CannotLower, Matrix
 from tabserve.lower.interpolation import interpolated
-from tabserve.lower.lowering import Lowering, Scores
+from tabserve.lower.lowering import Lowering, Scores, check_is_double
 from tabserve.lowered import Link
 
 
@@ -65,8 +63,7 @@ def _isotonic(calibrators: list[Any], response: str, lowering: Lowering) -> str:
 def _steadily_rising(calibrator: Any, response: str, lowering: Lowering) -> str:
     graph = lowering.graph
     x, y = calibrator.X_thresholds_, calibrator.y_thresholds_
-    if x.dtype != np.float64:
-        raise CannotLower(f"a calibration fitted on {x.dtype}")
+    check_is_double(calibrator, x)
     clipped = graph.node(
         "Clip", response, graph.constant(calibrator.X_min_), graph.constant(calibrator.X_max_)
     )

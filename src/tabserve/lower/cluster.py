@@ -4,8 +4,8 @@ from typing import Any
 
 import numpy as np
 
-from tabserve.lower.graph import CannotLower, Matrix
-from tabserve.lower.lowering import Lowering, Scores
+from tabserve.lower.graph import Matrix
+from tabserve.lower.lowering import Lowering, Scores, check_is_double
 from tabserve.lowered import Link
 
 
@@ -13,8 +13,7 @@ def k_means(model: Any, matrix: Matrix, lowering: Lowering) -> list[Scores]:
     """As scikit-learn finds it: by |centre|² - 2 row * centre, here with the other sign."""
     graph = lowering.graph
     centres = model.cluster_centers_
-    if centres.dtype != np.float64:
-        raise CannotLower(f"a {type(model).__name__} fitted on {centres.dtype}")
+    check_is_double(model, centres)
     product = graph.node("MatMul", lowering.as_double(matrix), graph.constant(2.0 * centres.T))
     norms = np.einsum("ij,ij->i", centres, centres)
     return [

@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 
 from tabserve.lower import functions
-from tabserve.lower.graph import CannotLower, Graph, Matrix
-from tabserve.lower.lowering import Lowering, Scores
+from tabserve.lower.graph import Graph, Matrix
+from tabserve.lower.lowering import Lowering, Scores, check_is_double
 from tabserve.lowered import Link
 
 
@@ -58,8 +58,7 @@ def generalized_linear_regressor(model: Any, matrix: Matrix, lowering: Lowering)
 
 def weighted_sum(model: Any, matrix: Matrix, lowering: Lowering) -> str:
     """Shape (n_rows, n_scores)."""
-    if model.coef_.dtype != np.float64:
-        raise CannotLower(f"a {type(model).__name__} fitted on {model.coef_.dtype}")
+    check_is_double(model, model.coef_)
     graph = lowering.graph
     coefficients = np.atleast_2d(model.coef_).T
     product = graph.node("MatMul", lowering.as_double(matrix), graph.constant(coefficients))

@@ -4,6 +4,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
+
 from tabserve.lower.graph import CannotLower, Graph, Matrix
 from tabserve.lowered import Link
 from tabserve.types import Array, Parts
@@ -81,6 +83,12 @@ class Lowering:
         if n_targets == 1:
             return [Scores(value, link)]
         return [Scores(self.graph.column(value, i), link) for i in range(n_targets)]
+
+
+def check_is_double(model: Any, learnt: Array) -> None:
+    """Raises CannotLower where scikit-learn would compute in float32."""
+    if learnt.dtype != np.float64:
+        raise CannotLower(f"a {type(model).__name__} fitted on {learnt.dtype}")
 
 
 def _of(lowerings: Mapping[str, Any], step: Any) -> Any:

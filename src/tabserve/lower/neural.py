@@ -2,11 +2,9 @@
 
 from typing import Any
 
-import numpy as np
-
 from tabserve.lower import functions
 from tabserve.lower.graph import CannotLower, Graph, Matrix
-from tabserve.lower.lowering import Lowering, Scores
+from tabserve.lower.lowering import Lowering, Scores, check_is_double
 from tabserve.lowered import Link
 
 
@@ -31,8 +29,7 @@ def _layers(model: Any, matrix: Matrix, lowering: Lowering) -> str:
     for layer, (weights, intercepts) in enumerate(
         zip(model.coefs_, model.intercepts_, strict=True)
     ):
-        if weights.dtype != np.float64:
-            raise CannotLower(f"a {type(model).__name__} fitted on {weights.dtype}")
+        check_is_double(model, weights)
         if layer:
             value = _activated(model.activation, value, graph)
         product = graph.node("MatMul", value, graph.constant(weights))
