@@ -30,7 +30,7 @@ def manifest(folder: Path) -> Manifest:
 
 def test_the_manifest_holds_what_the_design_says(manifest: Manifest, folder: Path) -> None:
     assert (manifest.name, manifest.version, manifest.format_version) == ("churn", "1.2.3", 1)
-    assert (manifest.engine, manifest.model_format) == ("onnx", "skops")
+    assert (manifest.engine, manifest.model_files) == ("onnx", {"model.skops": "skops"})
     assert manifest.libraries.keys() == {"joblib", "numpy", "pandas", "sklearn", "skops"}
     assert manifest.files == {
         name: hashlib.sha256((folder / name).read_bytes()).hexdigest()
@@ -81,8 +81,8 @@ def test_only_files_that_the_manifest_names_are_read(folder: Path, name: str) ->
         lambda content: content["parity"].update(surprise=1),
         lambda content: content["signature"]["features"][0].update(surprise=1),
         lambda content: content.update(format_version=2),
-        lambda content: content.update(model_format="pickle"),
-        lambda content: content.update(model_file="../model.skops"),
+        lambda content: content.update(model_files={"model.pkl": "pickle"}),
+        lambda content: content.update(model_files={"../model.skops": "skops"}),
         lambda content: content["files"].update({"../../etc/passwd": "0"}),
         lambda content: content.update(name="../churn"),
         lambda content: content.update(targets=[]),

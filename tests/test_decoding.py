@@ -13,9 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, model_validator
 
-from tabserve.decoding import MAX_MESSAGE_CHARS, MAX_PROBLEMS, RecordDecoder
+from tabserve.decoding import MAX_MESSAGE_CHARS, MAX_PROBLEMS, RecordDecoder, Records
 from tabserve.errors import InvalidInput, InvalidJSON, RequestClassError, TooLarge
 from tabserve.signature import Feature, Signature
+from tabserve.types import Columns
 
 FEATURES = (
     Feature(name="age", type="integer", dtype="int64"),
@@ -41,8 +42,12 @@ def body(**changes: Any) -> bytes:
     return json.dumps(RECORD | changes).encode()
 
 
-def row(records: Any) -> dict[str, Any]:
-    return {name: column.tolist()[0] for name, column in records.columns.items()}
+def columns(records: Records, signature: Signature = SIGNATURE) -> Columns:
+    return signature.arrays(records.values)
+
+
+def row(records: Records, signature: Signature = SIGNATURE) -> dict[str, Any]:
+    return {name: column.tolist()[0] for name, column in columns(records, signature).items()}
 
 
 def problems(decoder: RecordDecoder, text: bytes, batch: bool = False) -> list[tuple[Any, str]]:
@@ -69,7 +74,7 @@ def own() -> RecordDecoder:
 def test_a_whole_number_is_an_integer_however_it_is_written(
     plain: RecordDecoder, text: str, age: int
 ) -> None:
-    found = plain.one(body().replace(b"12", text.encode())).columns["age"]
+    found = columns(plain.one(body().replace(b"12", text.encode())))["age"]
     assert (found.dtype, found.tolist()) == (np.int64, [age])
 
 
@@ -200,16 +205,16 @@ def test_a_body_of_another_shape_is_refused(plain: RecordDecoder, text: bytes) -
 
 
 def test_null_is_a_missing_value_where_the_feature_may_be_null(plain: RecordDecoder) -> None:
-    assert math.isnan(plain.one(body(income=None)).columns["income"][0])
+    assert math.isnan(columns(plain.one(body(income=None)))["income"][0])
 
 
 def test_columns_are_in_the_models_order_whatever_the_records(plain: RecordDecoder) -> None:
     turned = json.dumps(dict(reversed(RECORD.items()))).encode()
     records = plain.many(b"[" + turned + b"," + body(age=13) + b"]")
-    assert {name: column.tolist() for name, column in records.columns.items()} == {
+    assert {name: column.tolist() for name, column in columns(records).items()} == {
         "age": [12, 13], "income": [2.5, 2.5], "member": [True, True], "plan": ["a", "a"],
     }  # fmt: skip
-    assert list(records.columns) == list(RECORD)
+    assert list(records.values) == list(RECORD)
 
 
 def test_a_refusal_holds_no_value_of_the_row(plain: RecordDecoder, own: RecordDecoder) -> None:
@@ -264,7 +269,7 @@ def test_a_users_class_keeps_its_own_idea_of_types_and_its_extra_field_is_echoed
     own: RecordDecoder,
 ) -> None:
     records = own.many(b"[" + body(age="12", customer_id="c1") + b"," + body() + b"]")
-    assert records.columns["age"].tolist() == [12, 12]
+    assert columns(records)["age"].tolist() == [12, 12]
     assert records.echoes == [{"customer_id": "c1"}, {}]
     assert own.echo_schema().keys() == {"customer_id"}
 
@@ -296,7 +301,7 @@ def test_literals_enums_and_aliases_of_a_users_class_reach_the_model_as_plain_va
 
     found = RecordDecoder(SIGNATURE, Typed).one(body())
     assert row(found) == RECORD
-    assert type(found.columns["plan"][0]) is str
+    assert type(columns(found)["plan"][0]) is str
 
 
 def test_a_cross_field_validator_runs_before_or_after_the_fields() -> None:
@@ -411,8 +416,9 @@ def test_an_unknown_category_follows_the_policy_of_its_feature(policy: Any, expe
 @pytest.mark.parametrize("kind", ["integer", "number"])
 def test_categories_may_be_numbers(kind: Any) -> None:
     feature = Feature(name="code", type=kind, dtype="int64", categories=(1, 2))
-    decoder = RecordDecoder(Signature(features=(feature,)))
-    assert row(decoder.one(b'{"code": 2}')) == {"code": 2}
+    signature = Signature(features=(feature,))
+    decoder = RecordDecoder(signature)
+    assert row(decoder.one(b'{"code": 2}'), signature) == {"code": 2}
     assert problems(decoder, b'{"code": 3}') == [(("body", "code"), "unknown_category")]
     assert decoder.json_schema()["properties"]["code"]["enum"] == [1, 2]
 
@@ -422,9 +428,10 @@ AWKWARD = ["class", "model_x", "_x", "Monthly Charges", "schema", "copy", "featu
 
 def test_a_feature_may_have_any_name() -> None:
     features = tuple(Feature(name=name, type="number", dtype="float64") for name in AWKWARD)
-    decoder = RecordDecoder(Signature(features=features))
+    signature = Signature(features=features)
+    decoder = RecordDecoder(signature)
     record = {name: float(i) for i, name in enumerate(AWKWARD)}
-    assert row(decoder.one(json.dumps(record).encode())) == record
+    assert row(decoder.one(json.dumps(record).encode()), signature) == record
     assert list(decoder.json_schema()["properties"]) == AWKWARD
     assert problems(decoder, json.dumps(record | {"ü": "x"}).encode()) == [
         (("body", "ü"), "float_type")
@@ -455,8 +462,8 @@ records = st.fixed_dictionaries(
 @given(st.lists(records, min_size=1, max_size=5))
 def test_every_valid_record_arrives_as_it_was_sent(sent: list[dict[str, Any]]) -> None:
     found = RecordDecoder(SIGNATURE).many(json.dumps(sent).encode())
-    rows = zip(*(column.tolist() for column in found.columns.values()), strict=True)
-    arrived = [dict(zip(found.columns, values, strict=True)) for values in rows]
+    rows = zip(*(column.tolist() for column in columns(found).values()), strict=True)
+    arrived = [dict(zip(found.values, values, strict=True)) for values in rows]
     assert [
         row | {"income": None if math.isnan(row["income"]) else row["income"]} for row in arrived
     ] == sent

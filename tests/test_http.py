@@ -10,17 +10,18 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import orjson
 import pytest
 
 from tabserve import errors
 from tabserve.auth import Keys, add_key
-from tabserve.http import Dispatcher, Route, error_response, json_response, run, run_async
+from tabserve.http import Dispatcher, Route, Turn, error_response, json_response, run, run_async
 from tabserve.limits import RateLimiter
 from tabserve.logs import RequestLog
 from tabserve.metrics import Metrics
 from tabserve.settings import Rate
-from tabserve.types import Flow, Request, Response
+from tabserve.types import Computation, Flow, Outputs, Request, Response, Values
 
 PATIENCE_S = 20
 ROW = "Ada Lovelace, 36"
@@ -38,7 +39,7 @@ def drive(request: pytest.FixtureRequest) -> Drive:
     """Takes a request through a dispatcher."""
     if request.param == "thread":
         return lambda core, asked: run(core.respond(asked), asked)
-    return lambda core, asked: asyncio.run(run_async(core.respond(asked), asked, stays))
+    return lambda core, asked: asyncio.run(run_async(core.respond(asked), asked, stays, Turn()))
 
 
 def asked(method: str = "GET", path: str = "/it", body: bytes = b"", **headers: str) -> Request:
@@ -191,7 +192,7 @@ def test_a_client_that_leaves_gives_up_its_place_in_the_queue() -> None:
     core, request = dispatcher(waiting_for(lambda: queued), metrics=metrics), asked()
 
     async def leave() -> None:
-        task = asyncio.create_task(run_async(core.respond(request), request, stays))
+        task = asyncio.create_task(run_async(core.respond(request), request, stays, Turn()))
         await asyncio.sleep(0)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -209,8 +210,56 @@ def test_rows_of_a_client_that_has_left_need_not_be_computed() -> None:
     async def leaves() -> None:
         await asyncio.sleep(0)
 
-    response = asyncio.run(run_async(core.respond(request), request, leaves))
+    response = asyncio.run(run_async(core.respond(request), request, leaves, Turn()))
     assert (response.status, queued.cancelled(), in_flight(metrics)) == (400, True, 0)
+
+
+class Doubling:
+    """An engine that tells how many rows each call had, and fails on a negative one."""
+
+    name, reentrant = "doubling", True
+
+    def __init__(self) -> None:
+        self.calls: list[int] = []
+
+    def predict(self, values: Values) -> Outputs:
+        x = np.array(values["x"])
+        self.calls.append(len(x))
+        if (x < 0).any():
+            raise ValueError(ROW)
+        return {"value": 2 * x}
+
+
+@pytest.mark.parametrize("sent", [[1, 2, 3], [1, -2, 3], [-1], [None, 2, 3]], ids=repr)
+def test_what_comes_in_one_turn_of_the_loop_is_computed_as_one_batch(
+    sent: list[int | None],
+) -> None:
+    engine, turn, batches = Doubling(), Turn(), list[int]()
+
+    def flow(x: int | None) -> Flow:
+        outputs = yield Computation(engine, {"x": [x or 9]}, batches.append)
+        return json_response(outputs["value"].tolist())
+
+    async def answer(x: int | None) -> Any:
+        return (await run_async(flow(x), asked(), stays, turn)).body
+
+    async def all_at_once() -> list[Any]:
+        tasks = [asyncio.ensure_future(answer(x)) for x in sent]
+        await asyncio.sleep(0)
+        for task, x in zip(tasks, sent, strict=True):
+            if x is None:
+                task.cancel()  # its client left
+        return await asyncio.gather(*tasks, return_exceptions=True)
+
+    found = asyncio.run(all_at_once())
+
+    expected = {None: asyncio.CancelledError, -1: ValueError, -2: ValueError}
+    for x, answered in zip(sent, found, strict=True):
+        if x in expected:
+            assert isinstance(answered, expected[x])
+        else:
+            assert answered == b"[%d]" % (2 * (x or 0))
+    assert batches == [engine.calls[0]] == [len(sent) - sent.count(None)]
 
 
 async def _settled() -> None:
@@ -230,7 +279,7 @@ def test_asyncio_does_not_log_an_error_of_the_model_that_may_hold_the_row(
     request = asked()
 
     async def call() -> None:
-        task = asyncio.create_task(run_async(core.respond(request), request, stays))
+        task = asyncio.create_task(run_async(core.respond(request), request, stays, Turn()))
         await _settled()
         if caller == "leaves":
             task.cancel()
@@ -251,9 +300,9 @@ def test_the_event_loop_answers_others_while_a_handler_waits() -> None:
 
     async def both() -> tuple[Response, Response]:
         slow, quick = asked(), asked(path="/open")
-        waiting = asyncio.create_task(run_async(core.respond(slow), slow, stays))
+        waiting = asyncio.create_task(run_async(core.respond(slow), slow, stays, Turn()))
         await asyncio.sleep(0)
-        answered = await run_async(core.respond(quick), quick, stays)
+        answered = await run_async(core.respond(quick), quick, stays, Turn())
         held.set_result("slow")
         return answered, await waiting
 

@@ -30,7 +30,7 @@ def rendered(targets: Any, outputs: Any, declared: Output | None = None) -> list
     validator = jsonschema_rs.validator_for(renderer.json_schema())
     for row in rows:
         validator.validate(json.loads(json.dumps(row)))
-        assert row.keys() == renderer.own_fields
+        assert tuple(row) == renderer.own_fields
     return rows
 
 

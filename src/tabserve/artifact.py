@@ -31,6 +31,7 @@ REFUSED = "refused.onnx"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 Exactness = Literal["bits", "close"]
+ModelFormat = Literal["skops", "joblib", "ubj", "txt", "cbm"]
 
 
 class Metric(BaseModel):
@@ -82,7 +83,10 @@ class Parity(BaseModel):
 
 
 class Manifest(BaseModel):
-    """files: sha256 of every other file, by its name in the folder."""
+    """model_files: the fitted model's, with the format of each: scikit-learn's part, and a booster
+    of another library in its own.
+    files: sha256 of every other file, by its name in the folder.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
@@ -91,8 +95,7 @@ class Manifest(BaseModel):
     version: str
     created: Moment
     model_type: str
-    model_file: str
-    model_format: Literal["skops", "joblib"]
+    model_files: dict[str, ModelFormat] = Field(min_length=1)
     engine: Literal["native", "onnx"] = "native"
     lowered: Lowered | None = None
     signature: Signature
@@ -104,14 +107,14 @@ class Manifest(BaseModel):
     libraries: dict[str, str]
     files: dict[str, str]
 
-    @field_validator("name", "version", "model_file")
+    @field_validator("name", "version")
     @classmethod
     def _plain_name(cls, value: str) -> str:
         return plain_name(value)
 
-    @field_validator("files")
+    @field_validator("files", "model_files")
     @classmethod
-    def _plain_names(cls, value: dict[str, str]) -> dict[str, str]:
+    def _plain_names(cls, value: dict[str, Any]) -> dict[str, Any]:
         for name in value:
             plain_name(name)
         return value

@@ -7,12 +7,16 @@ finds it busy joins the others that came meanwhile.
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from itertools import accumulate, chain, pairwise
+from typing import Any
+
+import numpy as np
 
 from tabserve.errors import BadModelOutput, DeadlineExceeded, Internal, ModelNotReady, Overloaded
-from tabserve.types import Columns, Engine, Outputs, concatenate, n_rows
+from tabserve.types import Columns, Computation, Engine, Outputs, Values, n_rows
 
 # Rows after which a batch is closed. What queues behind it would gain nothing from joining, and
 # would wait for all of it.
@@ -122,32 +126,71 @@ class Batcher:
         self._answer(jobs)
 
     def _answer(self, jobs: list[_Job]) -> None:
-        """Each with its outputs, or with the error that it alone causes: those of a batch that
-        fails are halved until it is found.
-        """
-        rows = sum(job.n_rows for job in jobs)
-        try:
-            outputs = self._predict(concatenate([job.columns for job in jobs]), rows)
-        except BaseException as error:  # noqa: BLE001 - handed to the caller whose rows they were
-            if len(jobs) == 1:
-                jobs[0].future.set_exception(_harmless(error))
+        results = together(self._engine, [job.columns for job in jobs])
+        for job, result in zip(jobs, results, strict=True):
+            if isinstance(result, Exception):
+                job.future.set_exception(result)
             else:
-                middle = len(jobs) // 2
-                self._answer(jobs[:middle])
-                self._answer(jobs[middle:])
-            return
-        start = 0
-        for job in jobs:
-            end = start + job.n_rows
-            job.future.set_result({part: array[start:end] for part, array in outputs.items()})
-            start = end
+                job.future.set_result(result)
 
-    def _predict(self, columns: Columns, rows: int) -> Outputs:
-        outputs = self._engine.predict(columns)
-        for part, array in outputs.items():
-            if len(array) != rows:
-                raise BadModelOutput(f"The model answered {len(array)} rows of {part} for {rows}.")
-        return outputs
+
+def computed(computations: Sequence[Computation]) -> list[Outputs | Exception]:
+    """What each comes to: its outputs, or the error that it alone causes."""
+    alike: dict[tuple[int, bool], list[int]] = {}
+    for place, computation in enumerate(computations):
+        first = next(iter(computation.values.values()))
+        key = id(computation.engine), isinstance(first, np.ndarray)
+        alike.setdefault(key, []).append(place)
+    results: dict[int, Outputs | Exception] = {}
+    for places in alike.values():
+        parts = [computations[place].values for place in places]
+        one = computations[places[0]]
+        one.on_batch(sum(map(n_rows, parts)))
+        results |= zip(places, together(one.engine, parts), strict=True)
+    return [results[place] for place in range(len(computations))]
+
+
+def together(engine: Engine, parts: Sequence[Values]) -> list[Outputs | Exception]:
+    """What each comes to, computed as one batch; those of a batch that fails are halved until it
+    is found whose fault it was.
+
+    parts: all of lists, or all of arrays.
+    """
+    try:
+        return _in_one_call(engine, parts)
+    except BaseException as error:  # noqa: BLE001 - handed to the caller whose rows they were
+        if len(parts) == 1:
+            return [_harmless(error)]
+    middle = len(parts) // 2
+    return [*together(engine, parts[:middle]), *together(engine, parts[middle:])]
+
+
+def _in_one_call(engine: Engine, parts: Sequence[Values]) -> list[Outputs | Exception]:
+    counts = [n_rows(part) for part in parts]
+    outputs = engine.predict(_joined(parts))
+    for name, array in outputs.items():
+        if len(array) != sum(counts):
+            raise BadModelOutput(
+                f"The model answered {len(array)} rows of {name} for {sum(counts)}."
+            )
+    if len(parts) == 1:
+        return [outputs]
+    bounds = pairwise(accumulate(counts, initial=0))
+    return [{name: array[start:end] for name, array in outputs.items()} for start, end in bounds]
+
+
+def _joined(parts: Sequence[Values]) -> Values:
+    if len(parts) == 1:
+        return parts[0]
+    joined: dict[str, Any] = {}
+    for name, first in parts[0].items():
+        columns: list[Any] = [part[name] for part in parts]
+        joined[name] = (
+            np.concatenate(columns)
+            if isinstance(first, np.ndarray)
+            else list(chain.from_iterable(columns))
+        )
+    return joined
 
 
 def _harmless(error: BaseException) -> Exception:

@@ -20,9 +20,6 @@ Verdict = Literal["ok", "warning", "refused"]
 _EXIT_CODES: dict[Verdict, int] = {"ok": 0, "warning": 1, "refused": 2}
 _COLOURS: dict[Verdict, str] = {"ok": "green", "warning": "yellow", "refused": "red"}
 
-# Import name -> name on PyPI, where they differ.
-_DISTRIBUTIONS = {"sklearn": "scikit-learn"}
-
 
 @dataclass(frozen=True)
 class Finding:
@@ -95,9 +92,11 @@ def _check_files(artifact: Artifact, report: Report) -> None:
 
 
 def _check_libraries(manifest: Manifest, report: Report) -> None:
+    # scikit-learn is imported as sklearn, and xgboost comes as xgboost or xgboost-cpu.
+    distributions = metadata.packages_distributions()
     for library, packed in manifest.libraries.items():
         try:
-            found = metadata.version(_DISTRIBUTIONS.get(library, library))
+            found = metadata.version(distributions.get(library, [library])[0])
         except metadata.PackageNotFoundError:
             report.add(library, "warning", f"packed with {packed}, not installed here")
             continue
@@ -130,9 +129,10 @@ def _trust(manifest: Manifest) -> tuple[Verdict, str]:
     """Of what serving opens: a lowered model's original stays closed."""
     if manifest.lowered is not None:
         return "ok", "onnx: data only"
-    if manifest.model_format == "joblib":
+    formats = manifest.model_files.values()
+    if "joblib" in formats:
         return "warning", "joblib: runs code of the file when loaded"
-    return "ok", f"{manifest.model_format}: data only"
+    return "ok", f"{', '.join(formats)}: data only"
 
 
 def _tried(tried: Tried) -> str:

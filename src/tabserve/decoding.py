@@ -7,34 +7,38 @@ again as the whole validation.
 
 import dataclasses
 import math
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from types import new_class
+from operator import itemgetter
 from typing import Annotated, Any, Literal, cast
 
 import jiter
 import orjson
 from pydantic import (
-    AliasChoices,
     BaseModel,
-    ConfigDict,
     FailFast,
     Field,
-    GetCoreSchemaHandler,
-    GetJsonSchemaHandler,
-    StrictBool,
-    StrictStr,
     TypeAdapter,
     ValidationError,
-    create_model,
 )
-from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
-from pydantic_core import CoreSchema, core_schema, to_json
+from pydantic_core import to_json, to_jsonable_python
 
-from tabserve.errors import InputProblem, InvalidInput, InvalidJSON, RequestClassError, TooLarge
-from tabserve.signature import EXACT_INTEGER_LIMIT, Feature, Signature, inexact_as_float, problem
-from tabserve.types import Columns
+from tabserve.columnar import columns_adapter
+from tabserve.errors import InputProblem, InvalidInput, InvalidJSON, TooLarge
+from tabserve.request_class import (
+    AsWritten,
+    class_of,
+    echo_name,
+    fields_of_features,
+    input_names,
+    may_set_fields,
+    refuse_clashes,
+    told_about_extra,
+)
+from tabserve.signature import EXACT_INTEGER_LIMIT, Signature, inexact_as_float, problem
+from tabserve.types import Columns, Values
 
 # More would tell the caller nothing new, and would make a large answer to a bad batch.
 MAX_PROBLEMS = 100
@@ -43,23 +47,32 @@ MAX_MESSAGE_CHARS = 300
 # Of one record. Each key that no field has is a problem of its own, and costs 5 µs.
 MAX_KEYS = 10_000
 
+_OBJECT = re.compile(rb"[ \t\r\n]*\{")
+
+_NOT_COLUMNS: InputProblem = {
+    "loc": ("body", "columns"),
+    "msg": "Input should have a list of at least one value for each field",
+    "type": "columns_type",
+}
+
 # Messages in place of those of pydantic's that repeat the input.
 _WITHOUT_INPUT = {"union_tag_invalid": "Input has a tag that is none of the expected ones"}
 
 _REF = "#/components/schemas/{model}"
 
 
+# How rows were sent: as one record, as a list of them, or as a list for each field.
+Form = Literal["record", "list", "columns"]
+
+
 @dataclass(slots=True)
 class Records:
-    """Valid records: the model's columns and, row by row, the fields that are no feature.
+    """Valid records: the model's features and, row by row, the fields that are no feature."""
 
-    single: sent as one record, not as a list of them.
-    """
-
-    columns: Columns
+    values: Values
     n_rows: int
     echoes: list[dict[str, Any]] | None
-    single: bool
+    form: Form
 
 
 class RecordDecoder:
@@ -80,39 +93,101 @@ class RecordDecoder:
         self.request_class = (
             class_of(signature)
             if request_class is None
-            else _told_about_extra(request_class, signature.extra_fields)
+            else told_about_extra(request_class, signature.extra_fields)
         )
         self._signature = signature
         self._max_rows = max_rows
-        self._field_of = _fields_of_features(signature, self.request_class)
+        self._field_of = fields_of_features(signature, self.request_class)
         self._echoed = set(self.request_class.model_fields) - set(self._field_of.values())
-        _refuse_clashes(self.request_class, self._echoed, reserved)
+        # Of a record's fields those of the features, in one call; a second name, so that it gives
+        # a tuple also where there is only one.
+        names = list(self._field_of.values())
+        self._values_of = itemgetter(*names, names[0])
+        refuse_clashes(self.request_class, self._echoed, reserved)
         self.wire_names = {
             feature: self._wire_name(field) for feature, field in self._field_of.items()
         }
         # One that adds keys or sets fields makes counting them say nothing.
-        self._may_set_fields = _may_set_fields(self.request_class)
+        self._may_set_fields = may_set_fields(self.request_class)
         self._one = TypeAdapter(self.request_class)
         listed: Any = list[self.request_class]  # type: ignore[name-defined]
         # Up to the first record that is wrong: a small body can have millions of problems.
         self._many: TypeAdapter[list[BaseModel]] = TypeAdapter(
             Annotated[listed, Field(min_length=1, max_length=max_rows), FailFast()]
         )
+        self._columns = columns_adapter(self.request_class, max_rows)
 
     def one(self, body: bytes) -> Records:
         """Raises InvalidInput or InvalidJSON; `loc` is ("body", field)."""
         _refuse_too_many_keys(body)
         try:
-            record = self._one.validate_json(body)
+            record = self._one.validator.validate_json(body)
         except ValidationError as error:
             raise _refusal(_problems(error, ("body",))) from None
-        return self._records([record], body, single=True)
+        return self._records([record], body, "record")
+
+    def batch(self, body: bytes) -> Records:
+        """A list of records, or columns; see `many` and `columns`."""
+        return self.columns(body) if _OBJECT.match(body) else self.many(body)
+
+    def columns(self, body: bytes) -> Records:
+        """Raises as `one` does, with `loc` ("body", "columns", field, row), and TooLarge."""
+        if self._columns is None:
+            return self._records_of_columns(body)
+        _refuse_too_many_keys(body)
+        try:
+            columns = self._columns.validator.validate_json(body).columns
+        except ValidationError as error:
+            problems = _problems(error, ("body",))
+            if any(found["type"] == "too_long" and len(found["loc"]) == 3 for found in problems):
+                raise self._too_many_rows() from None
+            raise _refusal(problems) from None
+        sent = columns.model_fields_set
+        if _may_be_lax_json(body, n_keys=1 + len(sent)):
+            _strictly_parsed(body)
+        n_rows = _common_length({self._wire_name(field): getattr(columns, field) for field in sent})
+        fields = {
+            field: getattr(columns, field)
+            if field in sent
+            else [info.get_default(call_default_factory=True)] * n_rows
+            for field, info in self.request_class.model_fields.items()
+        }
+        values = {feature: fields[field] for feature, field in self._field_of.items()}
+        echoed = {
+            echo_name(self.request_class, field): fields[field] for field in self._echoed & sent
+        }
+        try:
+            taken = self._taken(values, body, "columns")
+            echoes = _echoed_rows(echoed, n_rows) if self._echoed else None
+        except InvalidInput as error:
+            raise self.placed(error, "columns") from None
+        return Records(taken, n_rows, echoes, "columns")
+
+    def _records_of_columns(self, body: bytes) -> Records:
+        """For a request class whose validators look at records."""
+        sent = _strictly_parsed(body)
+        columns = sent.get("columns") if sent.keys() == {"columns"} else None
+        if not isinstance(columns, dict) or not all(isinstance(x, list) for x in columns.values()):
+            raise _refusal([_NOT_COLUMNS])
+        n_rows = _common_length(columns)
+        if n_rows > self._max_rows:
+            raise self._too_many_rows()
+        rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+        try:
+            records = self.many(to_json(rows))
+        except InvalidInput as error:
+            problems: list[InputProblem] = [
+                {**found, "loc": ("body", "columns", *found["loc"][2:], *found["loc"][1:2])}
+                for found in error.problems
+            ]
+            raise _refusal(problems) from None
+        return Records(records.values, records.n_rows, records.echoes, "columns")
 
     def many(self, body: bytes) -> Records:
         """Raises as `one` does, with `loc` ("body", row, field), and TooLarge past `max_rows`."""
         _refuse_too_many_keys(body)
         try:
-            records = self._many.validate_json(body)
+            records = self._many.validator.validate_json(body)
         except ValidationError as error:
             problems = _problems(error, ("body",))
             if problems[0]["type"] == "too_long" and problems[0]["loc"] == ("body",):
@@ -120,7 +195,7 @@ class RecordDecoder:
             if len(problems[0]["loc"]) > 1:
                 problems = self._problems_of_rows(body) or problems
             raise _refusal(problems) from None
-        return self._records(records, body, single=False)
+        return self._records(records, body, "list")
 
     def _problems_of_rows(self, body: bytes) -> list[InputProblem]:
         """Those of one record after the other, until there are as many as are told.
@@ -145,11 +220,10 @@ class RecordDecoder:
             f"Expected at most {self._max_rows} records; send them in several requests."
         )
 
-    def placed(self, error: InvalidInput, single: bool) -> InvalidInput:
+    def placed(self, error: InvalidInput, form: Form) -> InvalidInput:
         """A refusal with places (row, feature), or () for any, as one with places in the body."""
         problems = [
-            {**found, "loc": ("body", *self._place(found["loc"], single))}
-            for found in error.problems
+            {**found, "loc": ("body", *self._place(found["loc"], form))} for found in error.problems
         ]
         return _refusal(problems)
 
@@ -157,18 +231,30 @@ class RecordDecoder:
         """JSON Schema of one record; `definitions` holds what it refers to."""
         return {name: part for name, part in self._schema.items() if name != "$defs"}
 
+    def columns_schema(self) -> dict[str, Any]:
+        """JSON Schema of the same rows as columns."""
+        record = self.json_schema()
+        columns = {
+            name: {"type": "array", "items": value, "minItems": 1}
+            for name, value in record["properties"].items()
+        }
+        told = {"type": "object", "properties": columns, "required": record.get("required", [])}
+        if "additionalProperties" in record:
+            told["additionalProperties"] = record["additionalProperties"]
+        return {"type": "object", "properties": {"columns": told}, "required": ["columns"]}
+
     def definitions(self) -> dict[str, Any]:
         return cast(dict[str, Any], self._schema.get("$defs", {}))
 
     @cached_property
     def _schema(self) -> dict[str, Any]:
-        return self.request_class.model_json_schema(ref_template=_REF, schema_generator=_AsWritten)
+        return self.request_class.model_json_schema(ref_template=_REF, schema_generator=AsWritten)
 
     def echo_schema(self) -> dict[str, Any]:
         """JSON Schema, by name, of the fields that are echoed."""
         properties = self.json_schema()["properties"]
         return {
-            _echo_name(self.request_class, field): properties[self._wire_name(field)]
+            echo_name(self.request_class, field): properties[self._wire_name(field)]
             for field in sorted(self._echoed)
         }
 
@@ -197,38 +283,39 @@ class RecordDecoder:
         return True
 
     def _wire_name(self, field: str) -> str:
-        return _input_names(self.request_class, field)[0]
+        return input_names(self.request_class, field)[0]
 
-    def _records(self, records: list[BaseModel], body: bytes, single: bool) -> Records:
-        n_keys = sum(len(record.model_fields_set) for record in records)
-        if (
-            self._may_set_fields
-            or body.count(b":") != n_keys
-            or b"NaN" in body
-            or b"Infinity" in body
-        ):
+    def _records(self, records: list[BaseModel], body: bytes, form: Form) -> Records:
+        n_keys = sum([len(record.model_fields_set) for record in records])
+        if self._may_set_fields or _may_be_lax_json(body, n_keys):
             _strictly_parsed(body)
-        dicts = [record.__dict__ for record in records]
-        values = {
-            feature: [fields[field] for fields in dicts]
-            for feature, field in self._field_of.items()
-        }
+        rows = [self._values_of(record.__dict__) for record in records]
+        values = dict(zip(self._field_of, zip(*rows, strict=True), strict=False))
         try:
-            columns = self._signature.columns(values)
-            self._refuse_inexact_integers(columns, body, single)
+            taken = self._taken(values, body, form)
             echoes = self._echoes(records) if self._echoed else None
         except InvalidInput as error:
-            raise self.placed(error, single) from None
-        return Records(columns, len(records), echoes, single)
+            raise self.placed(error, form) from None
+        return Records(taken, len(records), echoes, form)
 
-    def _place(self, loc: tuple[Any, ...], single: bool) -> tuple[int | str, ...]:
+    def _taken(self, values: Mapping[str, Sequence[Any]], body: bytes, form: Form) -> Values:
+        """Values that may go to the model. Raises InvalidInput."""
+        if self._signature.admits(values):
+            return values
+        columns = self._signature.columns(values)
+        self._refuse_inexact_integers(columns, body, form)
+        return columns
+
+    def _place(self, loc: tuple[Any, ...], form: Form) -> tuple[int | str, ...]:
         if not loc:
             return ()
         row, *names = loc
         wire_names = [self._wire_name(self._field_of.get(name, name)) for name in names]
-        return tuple(wire_names) if single else (row, *wire_names)
+        if form == "columns":
+            return ("columns", *wire_names, row)
+        return tuple(wire_names) if form == "record" else (row, *wire_names)
 
-    def _refuse_inexact_integers(self, columns: Columns, body: bytes, single: bool) -> None:
+    def _refuse_inexact_integers(self, columns: Columns, body: bytes, form: Form) -> None:
         suspects = [
             name
             for name, column in columns.items()
@@ -236,8 +323,8 @@ class RecordDecoder:
         ]
         if not suspects:
             return
-        parsed = _strictly_parsed(body)
-        names = {name: _input_names(self.request_class, self._field_of[name]) for name in suspects}
+        records = _parsed_records(body, form)
+        names = {name: input_names(self.request_class, self._field_of[name]) for name in suspects}
         found = [
             problem(
                 row,
@@ -245,7 +332,7 @@ class RecordDecoder:
                 "int_inexact",
                 "Input is an integer beyond 2**53, which a float cannot hold exactly",
             )
-            for row, record in enumerate([parsed] if single else parsed)
+            for row, record in enumerate(records)
             if isinstance(record, dict)
             for name in suspects
             if any(inexact_as_float(record.get(sent)) for sent in names[name])
@@ -254,8 +341,13 @@ class RecordDecoder:
             raise InvalidInput(found)
 
     def _echoes(self, records: list[BaseModel]) -> list[dict[str, Any]]:
+        # Most records have none, and a dump costs more than validation.
         echoes = [
-            record.model_dump(mode="json", include=self._echoed, by_alias=True, exclude_unset=True)
+            {}
+            if self._echoed.isdisjoint(record.model_fields_set)
+            else record.model_dump(
+                mode="json", include=self._echoed, by_alias=True, exclude_unset=True
+            )
             for record in records
         ]
         found = [
@@ -269,23 +361,6 @@ class RecordDecoder:
         if found:
             raise InvalidInput(found)
         return echoes
-
-
-def _told_about_extra(
-    request_class: type[BaseModel], extra_fields: Literal["refuse", "ignore"]
-) -> type[BaseModel]:
-    """The class itself where it sets `extra`, else as one that does.
-
-    Left unset, pydantic would drop a misspelt field without a word.
-    """
-    if "extra" in request_class.model_config:
-        return request_class
-    told = ConfigDict(extra="ignore" if extra_fields == "ignore" else "forbid")
-    names = ("__module__", "__qualname__", "__doc__")
-    body = {name: getattr(request_class, name) for name in names} | {"model_config": told}
-    name, bases = request_class.__name__, (request_class,)
-    made = new_class(name, bases, exec_body=lambda namespace: namespace.update(body))
-    return cast(type[BaseModel], made)
 
 
 def _problems(error: ValidationError, root: tuple[int | str, ...]) -> list[InputProblem]:
@@ -332,6 +407,52 @@ def _refuse_too_many_keys(body: bytes) -> None:
             raise InvalidInput([{"loc": ("body",), "msg": message, "type": "too_many_keys"}])
 
 
+def _may_be_lax_json(body: bytes, n_keys: int) -> bool:
+    """Whether it can hold a key twice, or a number that JSON has not."""
+    return body.count(b":") != n_keys or b"NaN" in body or b"Infinity" in body
+
+
+def _parsed_records(body: bytes, form: Form) -> list[Any]:
+    parsed = _strictly_parsed(body)
+    if form == "columns":
+        columns = parsed["columns"]
+        return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    return [parsed] if form == "record" else cast(list[Any], parsed)
+
+
+def _common_length(columns: Mapping[str, Sequence[Any]]) -> int:
+    """Raises InvalidInput where columns differ in length, or there are none."""
+    lengths = {name: len(column) for name, column in columns.items()}
+    if not lengths or not min(lengths.values()):
+        raise _refusal([_NOT_COLUMNS])
+    most = max(lengths.values())
+    message = f"Input should have as many values as the other columns, {most}"
+    shorter: list[InputProblem] = [
+        {"loc": ("body", "columns", name), "msg": message, "type": "too_short"}
+        for name, length in lengths.items()
+        if length < most
+    ]
+    if shorter:
+        raise _refusal(shorter)
+    return most
+
+
+def _echoed_rows(columns: Mapping[str, Sequence[Any]], n_rows: int) -> list[dict[str, Any]]:
+    """By row. Raises InvalidInput."""
+    found = [
+        problem(row, name, "finite_number", "Input should be a finite number of at most 64 bits")
+        for name, column in columns.items()
+        for row, value in enumerate(column)
+        if not _expressible(value)
+    ]
+    if found:
+        raise InvalidInput(found)
+    if not columns:
+        return [{} for _ in range(n_rows)]
+    plain = {name: to_jsonable_python(column) for name, column in columns.items()}
+    return [dict(zip(plain, row, strict=True)) for row in zip(*plain.values(), strict=True)]
+
+
 def _strictly_parsed(body: bytes) -> Any:
     try:
         return jiter.from_json(body, allow_inf_nan=False, catch_duplicate_keys=True)
@@ -361,135 +482,3 @@ def _expressible(value: Any) -> bool:
     if isinstance(value, Collection):
         return all(map(_expressible, value))
     return True
-
-
-def _input_names(request_class: type[BaseModel], field: str) -> tuple[str, ...]:
-    """The keys under which a field may be sent: its aliases, the first one before all, its name."""
-    alias = request_class.model_fields[field].validation_alias
-    aliases = alias.choices if isinstance(alias, AliasChoices) else [alias]
-    return (*(name for name in aliases if isinstance(name, str)), field)
-
-
-def _echo_name(request_class: type[BaseModel], field: str) -> str:
-    return request_class.model_fields[field].serialization_alias or field
-
-
-def _may_set_fields(request_class: type[BaseModel]) -> bool:
-    """Whether a validator of the whole record may change which fields count as sent."""
-    validators = request_class.__pydantic_decorators__.model_validators.values()
-    modes = {validator.info.mode for validator in validators}
-    if request_class.__init__ is not BaseModel.__init__:
-        return True
-    if request_class.model_config.get("frozen"):
-        modes.discard("after")
-        return bool(modes)
-    return bool(modes) or request_class.model_post_init is not BaseModel.model_post_init
-
-
-def _fields_of_features(signature: Signature, request_class: type[BaseModel]) -> dict[str, str]:
-    by_alias = {
-        name: field
-        for field in request_class.model_fields
-        for name in _input_names(request_class, field)[:-1]
-    }
-    found = {}
-    for feature in signature.features:
-        if feature.name in by_alias:
-            found[feature.name] = by_alias[feature.name]
-        elif feature.name in request_class.model_fields:
-            found[feature.name] = feature.name
-    missing = [feature.name for feature in signature.features if feature.name not in found]
-    if missing:
-        raise RequestClassError(
-            f"{request_class.__name__} has no field for the feature(s) {', '.join(missing)}; "
-            "add each as a field of that name, or with that alias."
-        )
-    return found
-
-
-def _refuse_clashes(
-    request_class: type[BaseModel], echoed: set[str], reserved: Sequence[str]
-) -> None:
-    clashes = sorted({_echo_name(request_class, field) for field in echoed} & set(reserved))
-    if clashes:
-        raise RequestClassError(
-            f"{request_class.__name__} has the field(s) {', '.join(clashes)}, which are fields of "
-            "the answer too; rename them, since fields that are no feature are echoed."
-        )
-
-
-class _AsWritten(GenerateJsonSchema):
-    """Fields and examples in the order in which the user wrote them, and not by the alphabet."""
-
-    def sort(self, value: JsonSchemaValue, parent_key: str | None = None) -> JsonSchemaValue:
-        return value
-
-
-class _WholeNumber:
-    """JSON numbers without a fraction, 12.0 too; no text and no booleans, which `int` would take.
-
-    The bounds are those of int64. One chain inside pydantic-core: a Python validator would cost
-    ten times as much.
-    """
-
-    def __get_pydantic_core_schema__(
-        self, source: Any, handler: GetCoreSchemaHandler
-    ) -> CoreSchema:
-        number = core_schema.union_schema(
-            [core_schema.int_schema(strict=True), core_schema.float_schema(strict=True)],
-            custom_error_type="int_type",
-        )
-        whole = core_schema.int_schema(ge=-(2**63), le=2**63 - 1)
-        return core_schema.chain_schema([number, whole])
-
-    def __get_pydantic_json_schema__(
-        self, schema: CoreSchema, handler: GetJsonSchemaHandler
-    ) -> dict[str, Any]:
-        return {"type": "integer", "format": "int64"}
-
-
-def class_of(signature: Signature) -> type[BaseModel]:
-    """The request class of a signature for which the user gave none.
-
-    Feature names need not be Python names, so they are aliases.
-    """
-    fields: dict[str, Any] = {
-        f"feature_{i}": (_annotation(feature), _field(feature))
-        for i, feature in enumerate(signature.features)
-    }
-    extra: Literal["forbid", "ignore"] = (
-        "forbid" if signature.extra_fields == "refuse" else "ignore"
-    )
-    config = ConfigDict(extra=extra, title="Record")
-    return cast(type[BaseModel], create_model("Record", __config__=config, **fields))
-
-
-def _annotation(feature: Feature) -> Any:
-    annotation: Any
-    if feature.type == "integer":
-        annotation = Annotated[int, _WholeNumber()]
-    elif feature.type == "number":
-        annotation = Annotated[float, Field(strict=True, allow_inf_nan=False)]
-    elif feature.type == "boolean":
-        annotation = StrictBool
-    elif feature.categories and feature.unknown == "refuse":
-        annotation = Literal[tuple(feature.categories)]
-    else:
-        annotation = StrictStr
-    return annotation | None if feature.nullable else annotation
-
-
-def _field(feature: Feature) -> Any:
-    about = []
-    if feature.minimum is not None and feature.maximum is not None:
-        about.append(f"{feature.minimum:g} to {feature.maximum:g} in the training data.")
-    schema: dict[str, Any] = {}
-    if feature.categories and feature.type != "string" and feature.unknown == "refuse":
-        schema["enum"] = [*feature.categories, None] if feature.nullable else feature.categories
-    return Field(
-        alias=feature.name,
-        title=feature.name,
-        description=" ".join(about) or None,
-        examples=list(feature.typical[:1]) or None,
-        json_schema_extra=schema or None,
-    )

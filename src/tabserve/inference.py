@@ -31,7 +31,7 @@ def model_input(model: Any, data: Any) -> Any:
     Raises PackError where the sample lacks one.
     """
     sample = data if isinstance(data, pd.DataFrame) else _framed(model, data)
-    names = getattr(model, "feature_names_in_", None)
+    names = _fitted_names(model, list(sample.columns))
     if sample.shape[0] == 0:
         raise PackError("The sample data has no rows.")
     repeated = sorted(set(map(str, sample.columns[sample.columns.duplicated()])))
@@ -52,14 +52,30 @@ def model_input(model: Any, data: Any) -> Any:
             f"The sample data lacks the column(s) {', '.join(missing)}, which the model was "
             f"fitted on; it has {', '.join(map(str, sample.columns))}."
         )
-    return sample[list(names)]
+    return sample[names]
+
+
+def _fitted_names(model: Any, columns: list[Any]) -> list[Any] | None:
+    """The columns that the model was fitted on; None where it was an array.
+
+    columns: of the sample, whose spaces LightGBM keeps as underscores.
+    """
+    names = getattr(model, "feature_names_in_", None)
+    if names is None and type(model).__module__.startswith("catboost."):
+        names = model.feature_names_
+        # An array's columns are named by their places.
+        names = None if list(names) == [str(i) for i in range(len(names))] else names
+    if names is not None and type(model).__module__.startswith("lightgbm."):
+        own = {str(column).replace(" ", "_"): column for column in columns}
+        names = [own.get(name, name) for name in names]
+    return None if names is None else list(names)
 
 
 def _framed(model: Any, data: Any) -> Any:
     array = np.asarray(data)
     if array.ndim != 2:
         raise PackError(f"Expected sample data of two dimensions, got the shape {array.shape}.")
-    names = getattr(model, "feature_names_in_", None)
+    names = _fitted_names(model, [])
     if names is None:
         names = [f"x{i}" for i in range(array.shape[1])]
     return pd.DataFrame(array, columns=list(names))
@@ -69,7 +85,7 @@ def layout_of(model: Any, data: Any) -> Layout:
     """How the model takes its input: by scikit-learn's own record of what it was fitted on, and as
     the sample comes where an estimator of the user's keeps none.
     """
-    if hasattr(model, "feature_names_in_"):
+    if _fitted_names(model, []) is not None:
         return "frame"
     recorded = hasattr(model, "n_features_in_")
     return "frame" if isinstance(data, pd.DataFrame) and not recorded else "array"

@@ -10,9 +10,10 @@ from typing import Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
+from tabserve import float32
 from tabserve.output import Target
 from tabserve.signature import Scalar, Signature
-from tabserve.types import Array, Columns, Outputs, Parts, n_rows
+from tabserve.types import Array, Outputs, Parts, Values
 
 # What stands in the graph for a category that is missing, and for one that no step knows.
 MISSING = -2.0
@@ -23,22 +24,24 @@ class Link(BaseModel):
     """How the scores of one target, of shape (n_rows, n_scores), become its parts.
 
     proba: "itself" where the scores are probabilities; "logistic" where the one score is the
-    second class's.
+    second class's; "logistic_each" where each score is one class's against all others.
     label: the class with the largest probability or score; the second one where the only score is
     positive, or is not negative; the class at the place that stands after the scores; or that at
     the place `positive` where its probability is at least `threshold`, and else the other one.
     value: of a regressor.
+    precision: "single" where the scores are float32 and the link is XGBoost's.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    proba: Literal["itself", "logistic", "softmax"] | None = None
+    proba: Literal["itself", "logistic", "logistic_each", "softmax"] | None = None
     label: Literal[
         "largest_proba", "largest_score", "positive", "not_negative", "place", "threshold"
     ] = "largest_proba"
-    value: Literal["itself", "exp", "expm1", "log", "log1p"] = "itself"
+    value: Literal["itself", "exp", "expm1", "log", "log1p", "logistic"] = "itself"
     threshold: float = 0.5
     positive: Literal[0, 1] = 1
+    precision: Literal["double", "single"] = "double"
 
 
 class Lowered(BaseModel):
@@ -60,18 +63,21 @@ class Lowered(BaseModel):
             for name, values in self.vocabularies.items()
         }
 
-    def matrix(self, signature: Signature, columns: Columns) -> Array:
+    def matrix(self, signature: Signature, values: Values) -> Array:
         """Shape (n_rows, n_features), float64: what the graph takes."""
-        matrix = np.empty((n_rows(columns), len(signature.features)))
-        for place, feature in enumerate(signature.features):
-            column = columns[feature.name]
-            codes = self._codes.get(feature.name)
-            matrix[:, place] = (
-                column
-                if codes is None
-                else [codes.get(value, UNKNOWN) for value in column.tolist()]
-            )
-        return matrix
+        all_codes = self._codes
+        columns = []
+        for feature in signature.features:
+            column = values[feature.name]
+            codes = all_codes.get(feature.name)
+            if codes is not None:
+                listed = column.tolist() if isinstance(column, np.ndarray) else column
+                column = [codes.get(value, UNKNOWN) for value in listed]
+            elif feature.dtype in ("float16", "float32"):
+                # As the model's own DataFrame rounds it.
+                column = np.array(column, dtype=np.float64).astype(feature.dtype)
+            columns.append(column)
+        return np.ascontiguousarray(np.array(columns, dtype=np.float64).T)
 
     def outputs(
         self,
@@ -105,6 +111,11 @@ class Lowered(BaseModel):
 def _value(link: Link, raw: Array) -> Array:
     if link.value == "itself":
         return raw[:, 0]
+    if link.precision == "single":
+        function = float32.exp if link.value == "exp" else float32.logistic
+        return function(raw[:, 0].astype(np.float32)).astype(np.float64)
+    if link.value == "logistic":
+        return logistic(raw[:, 0])
     value: Array = getattr(np, link.value)(raw[:, 0])
     return value
 
@@ -112,17 +123,18 @@ def _value(link: Link, raw: Array) -> Array:
 def _proba(link: Link, raw: Array) -> Array:
     if link.label == "place":
         raw = raw[:, :-1]
+    if link.precision == "single":
+        raw = raw.astype(np.float32)
     if link.proba == "logistic":
-        positive = logistic(raw[:, 0])
-        return np.stack([1.0 - positive, positive], axis=1)
+        positive = (
+            float32.logistic(raw[:, 0]) if link.precision == "single" else logistic(raw[:, 0])
+        )
+        return np.stack([1 - positive, positive], axis=1).astype(np.float64)
+    if link.proba == "logistic_each":
+        return logistic(raw)
     if link.proba == "softmax":
-        exponentials = np.exp(raw - raw.max(axis=1, keepdims=True))
-        # Class by class: numpy's own sum along a row adds in another order for another width.
-        total = exponentials[:, 0].copy()
-        for column in range(1, raw.shape[1]):
-            total += exponentials[:, column]
-        shares: Array = exponentials / total[:, np.newaxis]
-        return shares
+        shares = float32.softmax(raw) if link.precision == "single" else softmax(raw)
+        return shares.astype(np.float64)
     return raw
 
 
@@ -130,6 +142,17 @@ def logistic(scores: Array) -> Array:
     """1 / (1 + exp(-x)), without overflow on either side."""
     small = np.exp(-np.abs(scores))
     return np.where(scores >= 0, 1.0, small) / (1.0 + small)
+
+
+def softmax(scores: Array) -> Array:
+    """scores: shape (n_rows, n_classes)."""
+    exponentials = np.exp(scores - scores.max(axis=1, keepdims=True))
+    # Class by class: numpy's own sum along a row adds in another order for another width.
+    total = exponentials[:, 0].copy()
+    for column in range(1, scores.shape[1]):
+        total += exponentials[:, column]
+    shares: Array = exponentials / total[:, np.newaxis]
+    return shares
 
 
 def _label_places(link: Link, raw: Array, proba: Array) -> Array:

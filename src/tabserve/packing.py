@@ -8,11 +8,11 @@ from typing import Any, Literal
 
 from threadpoolctl import threadpool_limits
 
-from tabserve import evaluation, sources
+from tabserve import evaluation, sources, stored
 from tabserve.artifact import GOLDEN, Manifest, plain_name, write
 from tabserve.choosing import choose
 from tabserve.engines import native
-from tabserve.errors import MissingExtra, OperatorError, PackError, UntrustedModel
+from tabserve.errors import MissingExtra, OperatorError, PackError
 from tabserve.golden import golden_rows
 from tabserve.inference import (
     Layout,
@@ -81,9 +81,9 @@ def pack(
             original = native.NativeEngine(model, signature, targets, parts, shortcuts=False)
             signature, golden = golden_rows(original, sample, signature)
         measured = evaluation.measure(model, _as_taken(sample, layout), target, targets, data_name)
-        content = _dump(model, format)
+        contents = stored.dump(model, format)
         packed = native.NativeEngine(
-            native.load(content, format, allow_pickle=True), signature, targets, parts
+            stored.load(contents, targets, allow_pickle=True), signature, targets, parts
         )
         choice = choose(
             model,
@@ -96,14 +96,12 @@ def pack(
             exactness=native.exactness_of(model),
             only_native=engine == "native",
         )
-    model_file = f"model.{format}"
     manifest = Manifest(
         name=name,
         version=version,
         created=datetime.now(UTC),
         model_type=_model_type(model),
-        model_file=model_file,
-        model_format=format,
+        model_files={stored.file_name(format): format for format in contents},
         signature=signature,
         targets=targets,
         output=declared,
@@ -112,10 +110,11 @@ def pack(
         engine=choice.engine,
         lowered=choice.lowered,
         parity=choice.parity,
-        libraries=native.libraries(),
+        libraries=native.libraries(model),
         files={},
     )
-    files = {model_file: content, GOLDEN: golden.to_bytes()} | choice.files
+    files = {stored.file_name(format): content for format, content in contents.items()}
+    files |= {GOLDEN: golden.to_bytes()} | choice.files
     return write(Path(out), manifest, files, replace)
 
 
@@ -200,25 +199,6 @@ def _on_its_own_sample() -> Iterator[None]:
 
 def _as_taken(sample: Any, layout: Layout) -> Any:
     return sample if layout == "frame" else sample.to_numpy()
-
-
-def _dump(model: Any, format: Literal["skops", "joblib"]) -> bytes:
-    try:
-        content = native.dump(model, format)
-    except Exception as error:
-        raise PackError(
-            f"The model cannot be written as {format}: {error} Try --format joblib, or put what "
-            "cannot be written into a module that the server can import."
-        ) from error
-    if format == "skops":
-        untrusted = native.untrusted_types(content)
-        if untrusted:
-            raise UntrustedModel(
-                f"The model holds the type(s) {', '.join(untrusted)}, which a server would have "
-                "to trust blindly. Say --format joblib to pack it all the same; serving it then "
-                "needs --allow-pickle."
-            )
-    return content
 
 
 def _model_type(model: Any) -> str:

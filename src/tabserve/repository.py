@@ -16,6 +16,7 @@ from tabserve.artifact import (
     GoldenRows,
     Manifest,
 )
+from tabserve.cpus import usable_cpus
 from tabserve.errors import ArtifactError
 from tabserve.lowered import Lowered
 from tabserve.output import Renderer
@@ -75,8 +76,9 @@ def load(artifact: Artifact, *, allow_pickle: bool = False, workers: int = 1) ->
     golden = artifact.golden()
     engine: Engine
     if manifest.lowered is not None:
-        artifact.read(manifest.model_file)  # not used, and yet not to be another one
-        engine = _lowered(artifact, manifest.lowered, renderer.parts)
+        for name in manifest.model_files:
+            artifact.read(name)  # not used, and yet not to be another one
+        engine = _lowered(artifact, manifest.lowered, renderer.parts, workers)
     else:
         engine = _native(artifact, renderer.parts, allow_pickle, workers)
     difference = _prove(engine, manifest, golden)
@@ -88,21 +90,23 @@ def load(artifact: Artifact, *, allow_pickle: bool = False, workers: int = 1) ->
 # lowered model needs no ML library.
 
 
-def _lowered(artifact: Artifact, lowered: Lowered, parts: Parts) -> Engine:
+def _lowered(artifact: Artifact, lowered: Lowered, parts: Parts, workers: int) -> Engine:
     from tabserve.engines.onnx import OnnxEngine
 
     manifest = artifact.manifest
     graph = artifact.read(GRAPH)
     refused = artifact.read(REFUSED) if REFUSED in manifest.files else None
-    return OnnxEngine(graph, refused, lowered, manifest.signature, manifest.targets, parts)
+    threads = max(1, usable_cpus() // workers)
+    return OnnxEngine(graph, refused, lowered, manifest.signature, manifest.targets, parts, threads)
 
 
 def _native(artifact: Artifact, parts: Parts, allow_pickle: bool, workers: int) -> Engine:
+    from tabserve import stored
     from tabserve.engines import native
 
     manifest = artifact.manifest
-    content = artifact.read(manifest.model_file)
-    model = native.load(content, manifest.model_format, allow_pickle)
+    contents = {format: artifact.read(name) for name, format in manifest.model_files.items()}
+    model = stored.load(contents, manifest.targets, allow_pickle)
     return native.NativeEngine(model, manifest.signature, manifest.targets, parts, workers)
 
 

@@ -1,11 +1,12 @@
 """One model being served: signature, engine, batcher, and what watches them."""
 
 import threading
-from collections.abc import Callable, Generator
+import time
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future
-from datetime import UTC, datetime
 from typing import Any
 
+import numpy as np
 from pydantic import BaseModel
 
 from tabserve import repository
@@ -17,7 +18,8 @@ from tabserve.logs import LogLine
 from tabserve.metrics import Metrics
 from tabserve.output import Prediction, Renderer
 from tabserve.repository import LoadedModel
-from tabserve.types import Outputs, new_id
+from tabserve.signature import Feature
+from tabserve.types import Array, Computation, Outputs, new_ids, timestamp
 
 _LOADING = "The model is being loaded."
 
@@ -55,6 +57,7 @@ class ServedModel:
         self._max_queue = max_queue
         self._on_refused = on_refused
         self.on_ready: Callable[[], None] = lambda: None
+        self._on_batch = metrics.batch_rows.observe
         self._answered = metrics.predictions.labels(self.manifest.name, self.manifest.version)
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
@@ -93,8 +96,8 @@ class ServedModel:
 
     def compute(
         self, records: Records, deadline: float
-    ) -> "Generator[Future[Outputs], Outputs, Outputs]":
-        """The model's outputs, in time; yields the future that it waits for, if it has to.
+    ) -> "Generator[Future[Outputs] | Computation, Outputs, Outputs]":
+        """The model's outputs, in time; yields what it waits for.
 
         Raises ModelNotReady, Overloaded, DeadlineExceeded, InvalidInput with places in the body
         for what only the model can tell, and whatever else the model raises.
@@ -102,68 +105,53 @@ class ServedModel:
         loaded = self._loaded
         try:
             if loaded is not None and records.n_rows <= loaded.inline_rows:
-                self._metrics.batch_rows.observe(records.n_rows)
-                return loaded.engine.predict(records.columns)
+                return (yield Computation(loaded.engine, records.values, self._on_batch))
             return (yield self._submit(records, deadline))
         except InvalidInput as error:
-            raise self.decoder.placed(error, records.single) from None
+            raise self.decoder.placed(error, records.form) from None
 
     def _submit(self, records: Records, deadline: float) -> "Future[Outputs]":
         batcher = self._batcher  # read once: `close` may forget it meanwhile
         if batcher is None:
             raise ModelNotReady(self._why_not_ready)
-        return batcher.submit(records.columns, deadline)
+        return batcher.submit(self.manifest.signature.arrays(records.values), deadline)
 
     def answer(self, records: Records, outputs: Outputs) -> list[Prediction]:
         """The answers to records, each with its id. Raises BadModelOutput."""
         answers = self.renderer.render(outputs, records.n_rows)
-        now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        for i, answer in enumerate(answers):
-            if records.echoes is not None:
-                answer.update(records.echoes[i])
-            answer["model_version"] = self.manifest.version
-            answer["prediction_id"] = new_id()
+        if records.echoes is not None:
+            for answer, echo in zip(answers, records.echoes, strict=True):
+                answer.update(echo)
+        version, now = self.manifest.version, timestamp(time.time())
+        for answer, prediction_id in zip(answers, new_ids(records.n_rows), strict=True):
+            answer["model_version"] = version
+            answer["prediction_id"] = prediction_id
             answer["prediction_timestamp"] = now
         self._answered.inc(records.n_rows)
         return answers
 
     def log_lines(self, records: Records, answers: list[Prediction]) -> list[LogLine]:
         """What the log says of each prediction."""
-        names = list(records.columns)
-        # Those that may be missing are floats to the model.
-        integers = {
-            feature.name
-            for feature in self.manifest.signature.features
-            if feature.type == "integer" and records.columns[feature.name].dtype == "float64"
-        }
-        rows = zip(*(column.tolist() for column in records.columns.values()), strict=True)
-        lines = []
-        for i, (row, answer) in enumerate(zip(rows, answers, strict=True)):
-            echo = records.echoes[i] if records.echoes is not None else {}
-            features = {
-                name: None if value != value else int(value) if name in integers else value
-                for name, value in zip(names, row, strict=True)
+        features = self.manifest.signature.features
+        columns = [_listed(feature, records.values[feature.name]) for feature in features]
+        names = [feature.name for feature in features]
+        echoes = records.echoes or [{}] * len(answers)
+        return [
+            {
+                "model": self.manifest.name,
+                "model_version": self.manifest.version,
+                "prediction_id": answer["prediction_id"],
+                "features": dict(zip(names, row, strict=True)) | echo,
+                "result": {name: answer[name] for name in self.renderer.own_fields},
             }
-            lines.append(
-                {
-                    "model": self.manifest.name,
-                    "model_version": self.manifest.version,
-                    "prediction_id": answer["prediction_id"],
-                    "features": features | echo,
-                    "result": {
-                        name: value
-                        for name, value in answer.items()
-                        if name in self.renderer.own_fields
-                    },
-                }
-            )
-        return lines
+            for row, echo, answer in zip(zip(*columns, strict=True), echoes, answers, strict=True)
+        ]
 
     @property
     def logged_fields(self) -> set[str]:
         """The names under "features" and "result" of the log's lines."""
         features = {feature.name for feature in self.manifest.signature.features}
-        return features | set(self.decoder.echo_schema()) | self.renderer.own_fields
+        return features | set(self.decoder.echo_schema()) | set(self.renderer.own_fields)
 
     def metadata(self) -> dict[str, Any]:
         """Raises nothing, and says what it can while the model is loading."""
@@ -219,11 +207,23 @@ class ServedModel:
             loaded.engine,
             joinable=loaded.manifest.parity.joinable,
             max_queue=self._max_queue,
-            on_batch=self._metrics.batch_rows.observe,
+            on_batch=self._on_batch,
             on_depth=self._metrics.queue_depth.set,
         )
         self._loaded = loaded
         self.on_ready()
+
+
+def _listed(feature: Feature, column: Sequence[Any] | Array) -> Sequence[Any]:
+    """As Python values, None where missing."""
+    if not isinstance(column, np.ndarray):
+        return column
+    listed: list[Any] = column.tolist()
+    if column.dtype.kind != "f":
+        return listed
+    # An integer that may be missing is a float to the model.
+    exact = int if feature.type == "integer" else float
+    return [None if value != value else exact(value) for value in listed]
 
 
 def refusal_sentence(error: Exception) -> str:

@@ -11,12 +11,15 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from tabserve.errors import InputProblem, InvalidInput
-from tabserve.types import Array, Columns
+from tabserve.types import Array, Columns, Values
 
 Scalar = bool | int | float | str
 
 # The largest integer up to which every integer is a float64: IEEE 754, 53 bits of significand.
 EXACT_INTEGER_LIMIT = 2**53
+
+# No number that is admitted at a glance is larger, see Feature.admits.
+LARGEST_ADMITTED = 2**63
 
 
 class Feature(BaseModel):
@@ -60,7 +63,9 @@ class Feature(BaseModel):
 
     @cached_property
     def admits(self) -> Callable[[Any], bool]:
-        """Whether a value may go to the model as it is; what may not is looked at in full."""
+        """Whether a value may go to the model as it is, at a glance; what may not is looked at in
+        full.
+        """
         wanted: Any = _PYTHON_TYPES[self.type]
         nullable = self.nullable
 
@@ -82,6 +87,9 @@ class Feature(BaseModel):
             return is_known
         if self.type in ("integer", "number"):
             least, largest = self.bounds
+            if self.type == "number":  # beyond, it may have been an integer that lost digits
+                least = max(least, 1 - EXACT_INTEGER_LIMIT)
+                largest = min(largest, EXACT_INTEGER_LIMIT - 1)
             return is_within
         return is_typed
 
@@ -112,6 +120,26 @@ class Signature(BaseModel):
     features: tuple[Feature, ...]
     layout: Literal["frame", "array"] = "frame"
     extra_fields: Literal["refuse", "ignore"] = "refuse"
+
+    def admits(self, values: Mapping[str, Sequence[Any]]) -> bool:
+        """Whether every value may go to the model as it is."""
+        for name, admits in self._checks:
+            for value in values[name]:
+                if not admits(value):
+                    return False
+        return True
+
+    @cached_property
+    def _checks(self) -> tuple[tuple[str, Callable[[Any], bool]], ...]:
+        return tuple((feature.name, feature.admits) for feature in self.features)
+
+    def arrays(self, values: Values) -> Columns:
+        """values: what is admitted, or arrays already, which are kept."""
+        columns = {}
+        for feature in self.features:
+            given = values[feature.name]
+            columns[feature.name] = given if isinstance(given, np.ndarray) else feature.array(given)
+        return columns
 
     def columns(self, values: Mapping[str, Sequence[Any]]) -> Columns:
         """Python values by feature name -> the arrays that an engine takes.

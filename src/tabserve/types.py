@@ -1,9 +1,10 @@
 """The values that pass between the layers, and the protocols that they ask of each other."""
 
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import lru_cache
 from random import getrandbits
 from typing import Annotated, Any, Protocol
 
@@ -16,6 +17,10 @@ Array = npt.NDArray[Any]
 # One array of shape (n_rows,) per input feature, by name. Missing numbers are NaN, other missing
 # values None.
 Columns = dict[str, Array]
+
+# The same before it becomes arrays, which for one row cost more than the model does: a list of
+# Python values, None where missing, or an array already.
+Values = Mapping[str, Sequence[Any] | Array]
 
 # What an engine computed, by part: "label" (n_rows,), "value" (n_rows,), and "proba"
 # (n_rows, n_classes), or (n_rows,) where one class only was asked for. Where a model has several
@@ -31,15 +36,30 @@ Moment = Annotated[datetime, AfterValidator(lambda moment: moment.astimezone(UTC
 Parts = Mapping[str, int | None]
 
 
-def new_id() -> str:
-    """128 random bits: nobody else has it, in this process or a fork of it. No secret, so the
+def new_ids(n: int) -> list[str]:
+    """128 random bits each: nobody else has it, in this process or a fork of it. No secret, so the
     system's random source, a call of 1 to 20 µs, is not needed.
     """
-    return f"{getrandbits(128):032x}"
+    if n == 1:
+        return [f"{getrandbits(128):032x}"]
+    digits = f"{getrandbits(128 * n):0{32 * n}x}"
+    return [digits[start : start + 32] for start in range(0, 32 * n, 32)]
 
 
-def n_rows(columns: Mapping[str, Array]) -> int:
-    return len(next(iter(columns.values())))
+def timestamp(at: float) -> str:
+    """at: seconds since 1970. Gives back UTC as RFC 3339 writes it, to the millisecond."""
+    second, milliseconds = divmod(int(at * 1000), 1000)
+    return f"{_second(second)}.{milliseconds:03d}Z"
+
+
+@lru_cache(maxsize=4)
+def _second(second: int) -> str:
+    """Requests of one second share it: making it anew costs as much as reading a record."""
+    return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+
+
+def n_rows(values: Values) -> int:
+    return len(next(iter(values.values())))
 
 
 @dataclass(slots=True)
@@ -70,9 +90,22 @@ class Response:
     n_log_lines: int = 1
 
 
-# A handler that waits yields the Future and is sent its result; thread and event loop can both
-# drive it, so one handler serves every framework.
-Flow = Generator["Future[Any]", Any, Response]
+@dataclass(slots=True)
+class Computation:
+    """Rows for an engine so cheap that whoever drives the flow calls it, for several requests at
+    once where they came together.
+
+    on_batch: told how many rows are computed together.
+    """
+
+    engine: "Engine"
+    values: Values
+    on_batch: Callable[[int], None]
+
+
+# A handler that waits yields what it waits for, and is sent its result; thread and event loop can
+# both drive it, so one handler serves every framework.
+Flow = Generator["Future[Any] | Computation", Any, Response]
 Handler = Callable[[Request], "Response | Flow"]
 
 
@@ -85,7 +118,7 @@ class Engine(Protocol):
     name: str
     reentrant: bool
 
-    def predict(self, columns: Columns) -> Outputs:
+    def predict(self, values: Values) -> Outputs:
         """Compute all rows in one call; raises whatever the library raises."""
         ...
 

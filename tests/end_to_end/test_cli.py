@@ -104,7 +104,7 @@ def test_a_model_is_packed_from_a_file_or_a_module(
     assert (result.exit_code, result.stderr) == (0, "")
     assert result.stdout == "Packed models/churn/1.0.0\n"
     manifest = read_manifest(folder / "models/churn/1.0.0")
-    assert (manifest.model_format, manifest.model_file) == ("skops", "model.skops")
+    assert manifest.model_files == {"model.skops": "skops"}
     assert {metric.data for metric in manifest.metrics} == {"rows.csv"}
     assert manifest.parity.exactness == "bits"
 
@@ -130,7 +130,8 @@ def test_every_flag_of_pack_is_in_the_manifest(folder: Path) -> None:
         "round": 2,
         "bands": {"name": "risk", "labels": ("Low", "High"), "edges": (0.3,)},
     }
-    assert (manifest.model_format, manifest.signature.extra_fields) == ("joblib", "ignore")
+    assert manifest.model_files == {"model.joblib": "joblib"}
+    assert manifest.signature.extra_fields == "ignore"
     policies = {feature.name: feature.unknown for feature in manifest.signature.features}
     assert policies["contract_type"] == "refuse"
 

@@ -56,7 +56,7 @@ def decided(model: Any, rows: pd.DataFrame) -> Any:
     sample = model_input(model, rows)
     signature = signature_of(model, sample, layout_of(model, rows), {}, "refuse")
     matrix = input_matrix(signature)
-    lowering = Lowering(TRANSFORMERS, PREDICTORS, {})
+    lowering = Lowering(TRANSFORMERS, PREDICTORS, matrix)
     (scores,) = lowering.predict(model, matrix)
     content = lowering.graph.model(matrix.width, {"out": scores.decision or scores.value})
     options = onnxruntime.SessionOptions()

@@ -98,7 +98,8 @@ def test_classes(model: Any, kind: str, shape: str) -> None:
     AdaBoostClassifier(n_estimators=3), BaggingClassifier(n_estimators=3),
     CalibratedClassifierCV(tree(), cv=2), GradientBoostingClassifier(n_estimators=3),
     HistGradientBoostingClassifier(max_iter=3), RandomForestClassifier(3),
-    SGDClassifier(loss="log_loss"), SGDClassifier(loss="modified_huber"),
+    make_pipeline(StandardScaler(), SGDClassifier(loss="log_loss")),
+    make_pipeline(StandardScaler(), SGDClassifier(loss="modified_huber")),
     MLPClassifier((3,), solver="lbfgs", max_iter=10, tol=1e9), OneVsRestClassifier(tree()),
     StackingClassifier(three(), cv=2),
 ], ids=repr)  # fmt: skip

@@ -24,6 +24,7 @@ from tabserve.lower import PREDICTORS, TRANSFORMERS, CannotLower, input_matrix
 from tabserve.lower.lowering import Lowering
 from tabserve.lowered import Lowered
 from tabserve.parity import columns_of
+from tabserve.signature import Signature
 
 random = np.random.default_rng(0)
 N_ROWS = 300
@@ -48,8 +49,8 @@ NUMBERS = ["a", "b"]
 def lowered(step: Any, rows: pd.DataFrame) -> Any:
     """What the step's graph gives, of all rows at once and of each alone."""
     signature = signature_of(step, rows, "frame", {}, "refuse")
-    lowering = Lowering(TRANSFORMERS, PREDICTORS, {})
     matrix = input_matrix(signature)
+    lowering = Lowering(TRANSFORMERS, PREDICTORS, matrix)
     given = lowering.transform(step, matrix)
     session = onnxruntime.InferenceSession(lowering.graph.model(matrix.width, {"out": given.value}))
     vocabularies = {
@@ -134,8 +135,8 @@ def test_an_unknown_category_is_encoded_as_the_encoder_says(encoder: Any) -> Non
     expected = expected.toarray() if hasattr(expected, "toarray") else expected
 
     signature = signature_of(fitted, ROWS[["colour"]], "frame", {"colour": "allow"}, "refuse")
-    lowering = Lowering(TRANSFORMERS, PREDICTORS, {})
     matrix = input_matrix(signature)
+    lowering = Lowering(TRANSFORMERS, PREDICTORS, matrix)
     given = lowering.transform(fitted, matrix)
     session = onnxruntime.InferenceSession(lowering.graph.model(1, {"out": given.value}))
     values = matrix.columns[0].vocabulary
@@ -145,17 +146,22 @@ def test_an_unknown_category_is_encoded_as_the_encoder_says(encoder: Any) -> Non
     np.testing.assert_array_equal(session.run(None, {"features": inputs})[0], expected)
 
 
+def _transformed(step: Any, signature: Signature) -> Any:
+    matrix = input_matrix(signature)
+    return Lowering(TRANSFORMERS, PREDICTORS, matrix).transform(step, matrix)
+
+
 @pytest.mark.parametrize("step", [StandardScaler(), MinMaxScaler()])
 def test_codes_of_categories_reach_no_step_of_numbers(step: Any) -> None:
     rows = ROWS[["colour"]]
     signature = signature_of(step, rows, "frame", {}, "refuse")
     step.fit(ROWS[["b"]])
     with pytest.raises(CannotLower, match="colour is no number"):
-        Lowering(TRANSFORMERS, PREDICTORS, {}).transform(step, input_matrix(signature))
+        _transformed(step, signature)
 
 
 def test_a_class_of_the_users_is_not_taken_for_scikit_learns() -> None:
     own = type("StandardScaler", (StandardScaler,), {"__module__": "mine"})().fit(ROWS[["b"]])
     signature = signature_of(own, ROWS[["b"]], "frame", {}, "refuse")
     with pytest.raises(CannotLower, match="StandardScaler has no lowering"):
-        Lowering(TRANSFORMERS, PREDICTORS, {}).transform(own, input_matrix(signature))
+        _transformed(own, signature)

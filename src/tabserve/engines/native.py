@@ -9,11 +9,15 @@ from typing import Any
 import numpy as np
 from threadpoolctl import ThreadpoolController
 
+from tabserve import boosters
 from tabserve.artifact import Exactness
+from tabserve.boosters import BoostedPipeline
+from tabserve.cpus import usable_cpus
 from tabserve.errors import BadModelOutput, MissingExtra, UntrustedModel
+from tabserve.lowered import Lowered
 from tabserve.output import Target
 from tabserve.signature import Feature, Signature, unusable
-from tabserve.types import Array, Columns, Outputs, Parts, n_rows
+from tabserve.types import Array, Columns, Outputs, Parts, Values, n_rows
 
 try:
     import joblib
@@ -120,8 +124,11 @@ def dump(model: Any, model_format: str) -> bytes:
     return buffer.getvalue()
 
 
-def libraries() -> dict[str, str]:
-    return {library.__name__: library.__version__ for library in (joblib, np, pd, sklearn, skops)}
+def libraries(model: Any) -> dict[str, str]:
+    """The versions of what computes it."""
+    used = {library.__name__: library.__version__ for library in (joblib, np, pd, sklearn, skops)}
+    _, booster = boosters.split(model)
+    return used if booster is None else used | boosters.versions(booster)
 
 
 def estimators(model: Any) -> Iterator[Any]:
@@ -186,6 +193,7 @@ BITS = frozenset(
         "MultiOutputClassifier", "MultiOutputRegressor",
         "DummyClassifier", "DummyRegressor",
         "_BinMapper",  # of histogram boosting
+        "LabelEncoder",  # of LightGBM's classifier
     }
 )  # fmt: skip
 
@@ -201,6 +209,10 @@ def exactness_of(model: Any) -> Exactness:
             continue
         if name == "FunctionTransformer" and estimator.func is None:
             continue  # what "passthrough" becomes
+        if boosters.is_booster(estimator):
+            if boosters.exactness_of(estimator) == "close":
+                return "close"
+            continue
         if name not in BITS or not _is_sklearns(type(estimator)):
             return "close"
     return "bits"
@@ -221,11 +233,12 @@ _NUMPY_DTYPES = frozenset(
 
 
 # How scikit-learn begins to say that a step was given NaN or infinity.
-_NOT_FINITE = re.compile("Input (X )?contains (NaN|infinity)")
+# XGBoost says it as well, after a time and a place in its source.
+_NOT_FINITE = re.compile("^Input (X )?contains (NaN|infinity)|Input data contains `inf`")
 
 
 class NativeEngine:
-    """A fitted scikit-learn estimator or pipeline.
+    """A fitted scikit-learn estimator or pipeline, or one that ends in a booster.
 
     parts: those of `Outputs` that answers need; no other is computed.
     workers: processes that share the CPUs that this one may use (affinity and cgroup); a large
@@ -245,33 +258,44 @@ class NativeEngine:
         workers: int = 1,
         shortcuts: bool = True,
     ) -> None:
-        for estimator in estimators(model):
+        is_boosted = isinstance(model, BoostedPipeline)
+        for estimator in estimators(model.before if is_boosted else model):
             if getattr(estimator, "n_jobs", 1) not in (None, 1):
                 estimator.n_jobs = 1
         self._model = model
         self._signature = signature
+        # A booster alone takes a matrix of doubles, as a graph does; a DataFrame takes 500 µs.
+        self._takes_matrix = is_boosted and model.before is None and _has_only_numbers(signature)
         self._targets = targets
         self._parts = parts
         self._wants_label = any(part.endswith("label") for part in parts)
         self._wants_proba = any(part.endswith("proba") for part in parts)
         final = type(final_estimator(model))
         self._label_is_argmax = (
-            shortcuts and _is_sklearns(final) and final.__name__ in ARGMAX_CLASSIFIERS
+            model.label_is_argmax
+            if is_boosted
+            else shortcuts and _is_sklearns(final) and final.__name__ in ARGMAX_CLASSIFIERS
         )
-        self._threads = _ThreadLimit(max(1, joblib.cpu_count() // workers))
+        self._threads = _ThreadLimit(max(1, usable_cpus() // workers))
 
-    def predict(self, columns: Columns) -> Outputs:
+    def predict(self, values: Values) -> Outputs:
         """Raises InvalidInput where scikit-learn finds that a number is none any more: trees take
         float32, and a step of the model may take a logarithm.
         """
+        columns = self._signature.arrays(values)
         self._threads.set_for(n_rows(columns))
         try:
             with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-                return self.outputs(frame_or_array(self._signature, columns))
+                return self.outputs(self._inputs(columns))
         except ValueError as error:
-            if not _NOT_FINITE.match(str(error)):
+            if not _NOT_FINITE.search(str(error)):
                 raise
             raise unusable(columns) from None
+
+    def _inputs(self, columns: Columns) -> Any:
+        if self._takes_matrix:
+            return _WITHOUT_CODES.matrix(self._signature, columns)
+        return frame_or_array(self._signature, columns)
 
     def outputs(self, inputs: Any) -> Outputs:
         """inputs: the DataFrame or array that the model itself takes."""
@@ -316,6 +340,17 @@ class NativeEngine:
             for target, proba in zip(self._targets, probas, strict=True):
                 outputs[target.part("proba")] = np.asarray(proba, dtype=np.float64)
         return outputs
+
+
+_WITHOUT_CODES = Lowered(vocabularies={}, links=())
+
+
+def _has_only_numbers(signature: Signature) -> bool:
+    """Whether a matrix of doubles holds what a DataFrame would."""
+    return all(
+        feature.type != "string" and feature.dtype not in ("category", "object")
+        for feature in signature.features
+    )
 
 
 def frame_or_array(signature: Signature, columns: Columns) -> Any:

@@ -11,6 +11,7 @@ from tabserve.lower import (
     bagging,
     bayes,
     calibration,
+    catboost,
     cluster,
     compose,
     dummy,
@@ -18,6 +19,7 @@ from tabserve.lower import (
     gradient,
     histogram,
     impute,
+    lightgbm,
     linear,
     multiple,
     neural,
@@ -25,6 +27,7 @@ from tabserve.lower import (
     trees,
     voting,
     wrappers,
+    xgboost,
 )
 from tabserve.lower.graph import INPUT as INPUT
 from tabserve.lower.graph import CannotLower as CannotLower
@@ -58,6 +61,8 @@ PREDICTORS = {
     "BaggingRegressor": bagging.bagging_regressor,
     "BayesianRidge": linear.linear_regressor,
     "CalibratedClassifierCV": calibration.calibrated_classifier,
+    "CatBoostClassifier": catboost.classifier,
+    "CatBoostRegressor": catboost.regressor,
     "DecisionTreeClassifier": trees.decision_tree_classifier,
     "DecisionTreeRegressor": trees.decision_tree_regressor,
     "DummyClassifier": dummy.dummy_classifier,
@@ -82,6 +87,8 @@ PREDICTORS = {
     "HuberRegressor": linear.linear_regressor,
     "IsolationForest": bagging.isolation_forest,
     "KMeans": cluster.k_means,
+    "LGBMClassifier": lightgbm.classifier,
+    "LGBMRegressor": lightgbm.regressor,
     "Lars": linear.linear_regressor,
     "LarsCV": linear.linear_regressor,
     "Lasso": linear.linear_regressor,
@@ -132,6 +139,10 @@ PREDICTORS = {
     "TweedieRegressor": linear.generalized_linear_regressor,
     "VotingClassifier": voting.voting_classifier,
     "VotingRegressor": voting.voting_regressor,
+    "XGBClassifier": xgboost.classifier,
+    "XGBRFClassifier": xgboost.classifier,
+    "XGBRFRegressor": xgboost.regressor,
+    "XGBRegressor": xgboost.regressor,
     "_ConstantPredictor": dummy.constant_predictor,
 }
 
@@ -156,9 +167,9 @@ def lower(model: Any, signature: Signature, parts: Parts) -> LoweredModel:
     parts: where the probability of one class only is asked for, no other is computed.
     Raises CannotLower, naming the step that has no exact graph.
     """
-    lowering = Lowering(TRANSFORMERS, PREDICTORS, parts)
     matrix = input_matrix(signature)
     columns = matrix.columns
+    lowering = Lowering(TRANSFORMERS, PREDICTORS, matrix, parts)
     scores = lowering.predict(model, matrix)
     graph = lowering.graph
     vocabularies = {
@@ -184,10 +195,11 @@ def lower(model: Any, signature: Signature, parts: Parts) -> LoweredModel:
 
 def input_matrix(signature: Signature) -> Matrix:
     """What the graph takes: a column for each feature, in their order."""
-    return Matrix(INPUT, tuple(_column(feature) for feature in signature.features))
+    columns = (_column(feature, place) for place, feature in enumerate(signature.features))
+    return Matrix(INPUT, tuple(columns))
 
 
-def _column(feature: Feature) -> Column:
+def _column(feature: Feature, place: int) -> Column:
     if feature.type == "string" or feature.dtype in ("object", "category", "str"):
-        return Column(feature.name, Vocabulary(), feature.missing == "none")
-    return Column(feature.name)
+        return Column(place, feature.name, Vocabulary(), feature.missing == "none")
+    return Column(place, feature.name)

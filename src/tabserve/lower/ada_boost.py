@@ -5,9 +5,10 @@ from typing import Any
 import numpy as np
 
 from tabserve.lower import answers
+from tabserve.lower.ensemble import sum_of_leaves
 from tabserve.lower.graph import Graph, Matrix
 from tabserve.lower.lowering import Lowering, Scores
-from tabserve.lower.trees import ensemble, is_tree, tree_of
+from tabserve.lower.trees import is_tree, tree_of
 from tabserve.lowered import Link
 from tabserve.types import Array
 
@@ -41,7 +42,7 @@ def ada_boost_regressor(model: Any, matrix: Matrix, lowering: Lowering) -> list[
             tree_of(estimator.tree_, estimator.tree_.value[:, 0, 0], place)
             for place, estimator in enumerate(model.estimators_)
         ]
-        values = ensemble(lowering, lowering.as_float32(matrix), trees, len(trees))
+        values = sum_of_leaves(lowering, lowering.as_float32(matrix), trees, len(trees))
     else:
         each = [answers.predicted_value(one, matrix, lowering) for one in model.estimators_]
         values = graph.node("Concat", *each, axis=1)
@@ -56,7 +57,7 @@ def _votes_of_trees(model: Any, matrix: Matrix, lowering: Lowering) -> str:
         for i, place in enumerate(places)
         for estimator, ballot in zip(model.estimators_, _ballots(model), strict=True)
     ]
-    return ensemble(lowering, lowering.as_float32(matrix), trees, len(places))
+    return sum_of_leaves(lowering, lowering.as_float32(matrix), trees, len(places))
 
 
 def _labels(tree: Any) -> Array:

@@ -8,12 +8,14 @@ from typing import Any
 from tabserve.lower import functions
 from tabserve.lower.graph import CannotLower, Graph, Matrix
 from tabserve.lower.lowering import Lowering, Scores
+from tabserve.lowered import Link
 
 _FUNCTIONS = {
     "exp": functions.exp,
     "expm1": functions.expm1,
     "log": functions.log,
     "log1p": functions.log1p,
+    "logistic": functions.logistic,
 }
 
 
@@ -57,12 +59,12 @@ def at_least(score: str, threshold: float, positive: int, graph: Graph) -> str:
 
 def predicted_values(estimator: Any, matrix: Matrix, lowering: Lowering) -> list[str]:
     """By target, each of shape (n_rows, 1)."""
-    return [
-        scores.value
-        if scores.link.value == "itself"
-        else _FUNCTIONS[scores.link.value](lowering.graph, scores.value)
-        for scores in lowering.of_all_classes().predict(estimator, matrix)
-    ]
+    values = []
+    for scores in lowering.of_all_classes().predict(estimator, matrix):
+        _check_is_double(estimator, scores.link)
+        function = _FUNCTIONS.get(scores.link.value)
+        values.append(function(lowering.graph, scores.value) if function else scores.value)
+    return values
 
 
 def predicted_value(estimator: Any, matrix: Matrix, lowering: Lowering) -> str:
@@ -93,11 +95,14 @@ def binary_score(estimator: Any, matrix: Matrix, lowering: Lowering) -> str:
 
 def probabilities(estimator: Any, scores: Scores, graph: Graph) -> str:
     value, link = without_place(estimator, scores, graph), scores.link
+    _check_is_double(estimator, link)
     if link.proba == "itself":
         return value
     if link.proba == "logistic":
         positive = functions.logistic(graph, value)
         return graph.node("Concat", graph.minus_from(1.0, positive), positive, axis=1)
+    if link.proba == "logistic_each":
+        return functions.logistic(graph, value)
     if link.proba == "softmax":
         return functions.softmax(graph, value, _n_classes(estimator))
     raise CannotLower(f"the probabilities of {type(estimator).__name__} inside another estimator")
@@ -119,3 +124,8 @@ def scores_of(estimator: Any, matrix: Matrix, lowering: Lowering) -> Scores:
     if len(scores) != 1:
         raise CannotLower(f"a {type(estimator).__name__} of several targets inside another")
     return scores[0]
+
+
+def _check_is_double(estimator: Any, link: Link) -> None:
+    if link.precision == "single":
+        raise CannotLower(f"a {type(estimator).__name__} of float32 inside another estimator")

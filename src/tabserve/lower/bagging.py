@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 
 from tabserve.lower import answers
+from tabserve.lower.ensemble import sum_of_leaves
 from tabserve.lower.graph import Graph, Matrix
 from tabserve.lower.lowering import Lowering, Scores
-from tabserve.lower.trees import Tree, ensemble, is_tree, tree_of
+from tabserve.lower.tree import Tree
+from tabserve.lower.trees import is_tree, tree_of
 from tabserve.lowered import Link
 from tabserve.types import Array
 
@@ -37,7 +39,7 @@ def bagging_regressor(model: Any, matrix: Matrix, lowering: Lowering) -> list[Sc
             _seen(tree_of(estimator.tree_, estimator.tree_.value[:, 0, 0]), features)
             for estimator, features in _parts(model)
         ]
-        totals = [ensemble(lowering, lowering.as_float32(matrix), trees, 1)]
+        totals = [sum_of_leaves(lowering, lowering.as_float32(matrix), trees, 1)]
     else:
         values = (
             answers.predicted_values(estimator, graph.select(matrix, features.tolist()), lowering)
@@ -55,7 +57,7 @@ def isolation_forest(model: Any, matrix: Matrix, lowering: Lowering) -> list[Sco
         for (estimator, features), (path, rest) in zip(_parts(model), lengths, strict=True)
     ]
     # What a float32 cannot hold is refused by other trees, not by these.
-    depths = ensemble(lowering, graph.float32(matrix).value, trees, 1)
+    depths = sum_of_leaves(lowering, graph.float32(matrix), trees, 1)
     is_inlier = graph.node("GreaterOrEqual", depths, graph.constant(_least_inlier_depth(model)))
     return [Scores(graph.as_double(is_inlier), Link(label="place"))]
 
@@ -70,7 +72,7 @@ def _sum_of_trees(model: Any, matrix: Matrix, lowering: Lowering) -> str:
         for estimator, features in _parts(model)
         for own in np.flatnonzero(estimator.classes_ == label)
     ]
-    return ensemble(lowering, lowering.as_float32(matrix), trees, len(labels))
+    return sum_of_leaves(lowering, lowering.as_float32(matrix), trees, len(labels))
 
 
 def _votes(estimator: Any, n_classes: int, matrix: Matrix, lowering: Lowering) -> str:

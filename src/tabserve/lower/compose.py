@@ -1,5 +1,6 @@
 """Steps that hold steps: sklearn.pipeline and sklearn.compose."""
 
+from dataclasses import replace
 from typing import Any
 
 from tabserve.lower.graph import CannotLower, Matrix
@@ -26,7 +27,7 @@ def column_transformer(step: Any, matrix: Matrix, lowering: Lowering) -> Matrix:
             continue
         part = _passed(inner, lowering.graph.select(matrix, places), lowering)
         parts.append(_weighted(part, (step.transformer_weights or {}).get(name), lowering))
-    return lowering.graph.concat(parts)
+    return replace(lowering.graph.concat(parts), is_sparse=bool(step.sparse_output_))
 
 
 def feature_union(step: Any, matrix: Matrix, lowering: Lowering) -> Matrix:
@@ -36,7 +37,8 @@ def feature_union(step: Any, matrix: Matrix, lowering: Lowering) -> Matrix:
             continue
         part = _passed(inner, matrix, lowering)
         parts.append(_weighted(part, (step.transformer_weights or {}).get(name), lowering))
-    return lowering.graph.concat(parts)
+    is_sparse = any(part.is_sparse for part in parts)
+    return replace(lowering.graph.concat(parts), is_sparse=is_sparse)
 
 
 def _passed(step: Any, matrix: Matrix, lowering: Lowering) -> Matrix:
@@ -49,7 +51,7 @@ def _weighted(matrix: Matrix, weight: float | None, lowering: Lowering) -> Matri
     if weight is None:
         return matrix
     value = lowering.graph.node("Mul", matrix.numbers(), lowering.graph.constant(float(weight)))
-    return Matrix(value, matrix.columns)
+    return Matrix(value, matrix.columns, matrix.is_sparse)
 
 
 def function_transformer(step: Any, matrix: Matrix, lowering: Lowering) -> Matrix:

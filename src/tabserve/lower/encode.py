@@ -28,7 +28,8 @@ def one_hot_encoder(step: Any, matrix: Matrix, lowering: Lowering) -> Matrix:
     value = graph.as_double(hot)
     if any(_infrequent_output(step, i) is not None for i in range(len(outputs))):
         value = _with_unknown(step, matrix, pairs, value, graph)
-    return Matrix(value, (Column(),) * len(pairs))
+    encoded = tuple(_encoded(matrix.columns[i]) for i, _ in pairs)
+    return Matrix(value, encoded, bool(step.sparse_output))
 
 
 def ordinal_encoder(step: Any, matrix: Matrix, lowering: Lowering) -> Matrix:
@@ -38,6 +39,11 @@ def ordinal_encoder(step: Any, matrix: Matrix, lowering: Lowering) -> Matrix:
     return graph.concat(
         [_ordinal(step, i, graph.select(matrix, [i]), graph) for i in range(len(step.categories_))]
     )
+
+
+def _encoded(column: Column) -> Column:
+    """Of a number, whether it equals another neither rises nor falls with it."""
+    return Column(column.origin if column.vocabulary is not None else None)
 
 
 def _categories_by_output(step: Any, i: int) -> list[list[Any]]:
@@ -96,7 +102,7 @@ def _ordinal(step: Any, i: int, column: Matrix, graph: Graph) -> Matrix:
     places = graph.constant(np.arange(1.0, len(codes) + 1).reshape(-1, 1))
     place = graph.as_integer(graph.node("MatMul", equal, places))
     table = graph.constant(np.append(float(unknown), numbers))
-    return Matrix(graph.node("Gather", table, place, axis=0), (Column(),))
+    return Matrix(graph.node("Gather", table, place, axis=0), (_encoded(column.columns[0]),))
 
 
 def _equal(values: str, codes: list[float], graph: Graph) -> str:

@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 
 from tabserve.lower import answers, functions
+from tabserve.lower.ensemble import sum_of_leaves
 from tabserve.lower.graph import Graph, Matrix
 from tabserve.lower.lowering import Lowering, Scores
-from tabserve.lower.trees import Tree, ensemble, is_tree, one_leaf, tree_of
+from tabserve.lower.tree import Tree, one_leaf
+from tabserve.lower.trees import is_tree, tree_of
 from tabserve.lowered import Link
 
 # Probabilities of the estimator that it starts from are kept this far from 0 and 1.
@@ -40,10 +42,10 @@ def _raw(model: Any, matrix: Matrix, lowering: Lowering) -> str:
         for target, estimator in enumerate(stage):
             weight = model.learning_rate * estimator.tree_.value[:, 0, 0]
             trees.append(tree_of(estimator.tree_, weight, target))
-    total = ensemble(lowering, rounded, trees, n_targets)
+    total = sum_of_leaves(lowering, rounded, trees, n_targets)
     if first:
         return total
-    start = _start(model, Matrix(rounded, matrix.columns), lowering)
+    start = _start(model, rounded, lowering)
     return lowering.graph.node("Add", start, total)
 
 

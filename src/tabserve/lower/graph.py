@@ -1,6 +1,6 @@
 """An ONNX graph being written, and the matrices that flow through it."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
 from typing import Any
@@ -50,11 +50,14 @@ class Vocabulary:
 
 @dataclass(frozen=True)
 class Column:
-    """name: of the feature, where the column is one as it came. vocabulary: of codes, else None.
+    """origin: the place of the input that it rests on alone; where that is a number, missing or
+    else rising with it or falling, be it in steps. None where there is no such input.
+    name: of the feature, where the column is one as it came. vocabulary: of codes, else None.
     missing_is_none: of codes: what MISSING stands for is None and not NaN, which an imputer of NaN
     leaves alone.
     """
 
+    origin: int | None = None
     name: str = ""
     vocabulary: Vocabulary | None = None
     missing_is_none: bool = False
@@ -66,19 +69,40 @@ class Column:
 
 @dataclass(frozen=True)
 class Matrix:
-    """A value of the graph, of shape (n_rows, len(columns)) and type double."""
+    """A value of the graph, of shape (n_rows, len(columns)) and type double.
+
+    is_sparse: whether scikit-learn's is a sparse matrix, of which XGBoost takes zeros for missing.
+    """
 
     value: str
     columns: tuple[Column, ...]
+    is_sparse: bool = False
 
     @property
     def width(self) -> int:
         return len(self.columns)
 
+    def turned_into(self, value: str) -> "Matrix":
+        """Numbers made of these columns one by one, by what only rises or falls."""
+        return Matrix(value, tuple(Column(column.origin) for column in self.columns))
+
     @property
     def is_coded(self) -> bool:
         """Whether all columns hold codes."""
         return all(column.vocabulary is not None for column in self.columns)
+
+    def is_coded_by(self, categories: Mapping[int, Sequence[Any]]) -> bool:
+        """Whether a category's code is its place in the list for its column, and all other columns
+        are numbers.
+        """
+        return all(
+            column.vocabulary is None
+            if place not in categories
+            else column.vocabulary is not None
+            and [column.code(value) for value in categories[place]]
+            == list(range(len(categories[place])))
+            for place, column in enumerate(self.columns)
+        )
 
     def numbers(self) -> str:
         """Its value. Raises CannotLower where a column of it holds codes."""
@@ -192,10 +216,12 @@ class Graph:
     def as_integer(self, value: str) -> str:
         return self.node("Cast", value, to=TensorProto.INT64)
 
+    def as_float(self, value: str) -> str:
+        return self.node("Cast", value, to=TensorProto.FLOAT)
+
     def float32(self, matrix: Matrix) -> Matrix:
         """Each number rounded to a float32, as trees take it, and widened again."""
-        rounded = self.node("Cast", matrix.numbers(), to=TensorProto.FLOAT)
-        return Matrix(self.as_double(rounded), matrix.columns)
+        return Matrix(self.as_double(self.as_float(matrix.numbers())), matrix.columns)
 
     def model(self, n_features: int, outputs: dict[str, str]) -> bytes:
         """The finished file, of what the outputs rest on. outputs: the graph's values by the name

@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from tabserve.lower.ensemble import sum_of_leaves
 from tabserve.lower.graph import Column, Graph, Matrix
 from tabserve.lower.lowering import Lowering, Scores
-from tabserve.lower.trees import Tree, ensemble, one_leaf
+from tabserve.lower.tree import Tree, one_leaf
 from tabserve.lowered import Link
 from tabserve.types import Array
 
@@ -38,7 +39,8 @@ def _raw(model: Any, matrix: Matrix, lowering: Lowering) -> str:
         matrix, n_categories = _encoded(model._preprocessor, matrix, lowering)
     for stage in model._predictors:
         trees += [_tree(predictor, target, n_categories) for target, predictor in enumerate(stage)]
-    return ensemble(lowering, matrix.numbers(), trees, len(baseline))
+    matrix.numbers()
+    return sum_of_leaves(lowering, matrix, trees, len(baseline))
 
 
 def _encoded(preprocessor: Any, matrix: Matrix, lowering: Lowering) -> tuple[Matrix, list[int]]:

@@ -23,7 +23,7 @@ def simple_imputer(step: Any, matrix: Matrix, lowering: Lowering) -> Matrix:
     if kept:
         mask = graph.select(Matrix(missing, matrix.columns), kept).value
         value = graph.node("Where", mask, graph.constant([fills]), filled.value)
-        filled = Matrix(value, filled.columns)
+        filled = Matrix(value, tuple(_filled(column, step) for column in filled.columns))
     if not step.add_indicator:
         return filled
     return graph.concat([filled, _indicated(step.indicator_, missing, matrix, graph)])
@@ -69,4 +69,13 @@ def _indicated(step: Any, mask: str, matrix: Matrix, graph: Graph) -> Matrix:
     if step.features == "missing-only" and step.error_on_new:
         raise CannotLower("a MissingIndicator that raises on new missing values")
     features = step.features_.tolist()
-    return graph.select(Matrix(graph.as_double(mask), (Column(),) * matrix.width), features)
+    columns = tuple(Column(_filled(column, step).origin) for column in matrix.columns)
+    return graph.select(Matrix(graph.as_double(mask), columns), features)
+
+
+def _filled(column: Column, step: Any) -> Column:
+    """A number that stands for a missing value makes what becomes of it neither rise nor fall."""
+    wanted = step.missing_values
+    if wanted is None or wanted != wanted or column.vocabulary is not None:
+        return column
+    return Column()

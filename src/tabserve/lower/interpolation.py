@@ -2,8 +2,10 @@
 
 import numpy as np
 
+from tabserve.lower.ensemble import sum_of_leaves
+from tabserve.lower.graph import Column, Matrix
 from tabserve.lower.lowering import Lowering
-from tabserve.lower.trees import Tree, ensemble
+from tabserve.lower.tree import Tree
 from tabserve.types import Array
 
 
@@ -15,7 +17,7 @@ def interpolated(value: str, x: Array, y: Array, lowering: Lowering) -> str:
     graph = lowering.graph
     slopes = np.append(np.diff(y) / np.diff(x), 0.0)
     trees = [_steps(x, weights, target) for target, weights in enumerate((slopes, x, y))]
-    found = ensemble(lowering, value, trees, len(trees))
+    found = sum_of_leaves(lowering, Matrix(value, (Column(),)), trees, len(trees))
     slope, start, height = (graph.column(found, place) for place in range(3))
     run = graph.node("Sub", value, start)
     return graph.node("Add", graph.node("Mul", slope, run), height)

@@ -34,9 +34,12 @@ class Scores:
 
 @dataclass
 class Lowering:
+    """inputs: what the graph takes."""
+
     transformers: Mapping[str, Transformer]
     predictors: Mapping[str, Predictor]
-    parts: Parts
+    inputs: Matrix
+    parts: Parts = field(default_factory=dict)
     graph: Graph = field(default_factory=Graph)
     # Of the graph, what scikit-learn refuses where it is not finite.
     refused_if_infinite: list[str] = field(default_factory=list)
@@ -55,12 +58,12 @@ class Lowering:
         """The same, for an estimator that another one asks for all that it knows."""
         return replace(self, parts={})
 
-    def as_float32(self, matrix: Matrix) -> str:
+    def as_float32(self, matrix: Matrix) -> Matrix:
         """Its numbers as scikit-learn's trees take them; those that a float32 cannot hold are
         refused.
         """
-        rounded = self.graph.float32(matrix).value
-        self.refused_if_infinite.append(rounded)
+        rounded = self.graph.float32(matrix)
+        self.refused_if_infinite.append(rounded.value)
         return rounded
 
     def as_double(self, matrix: Matrix) -> str:
@@ -91,9 +94,13 @@ def check_is_double(model: Any, learnt: Array) -> None:
         raise CannotLower(f"a {type(model).__name__} fitted on {learnt.dtype}")
 
 
+# Whose classes have lowerings: a user's own of the same name does something else.
+_LIBRARIES = frozenset({"sklearn", "xgboost", "lightgbm", "catboost"})
+
+
 def _of(lowerings: Mapping[str, Any], step: Any) -> Any:
     kind = type(step)
     known = lowerings.get(kind.__name__)
-    if known is None or not kind.__module__.startswith("sklearn."):
+    if known is None or kind.__module__.partition(".")[0] not in _LIBRARIES:
         raise CannotLower(f"{kind.__name__} has no lowering")
     return known

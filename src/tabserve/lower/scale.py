@@ -5,7 +5,7 @@ Each keeps scikit-learn's own order of operations, so that each rounds as it doe
 
 from typing import Any
 
-from tabserve.lower.graph import Column, Graph, Matrix
+from tabserve.lower.graph import Graph, Matrix
 from tabserve.lower.lowering import Lowering
 
 
@@ -35,14 +35,14 @@ def max_abs_scaler(step: Any, matrix: Matrix, lowering: Lowering) -> Matrix:
 def min_max_scaler(step: Any, matrix: Matrix, lowering: Lowering) -> Matrix:
     graph = lowering.graph
     value = graph.node("Mul", matrix.numbers(), graph.constant([step.scale_]))
-    scaled = _unnamed(graph.node("Add", value, graph.constant([step.min_])), matrix)
+    scaled = matrix.turned_into(graph.node("Add", value, graph.constant([step.min_])))
     return _clipped(scaled, graph, *step.feature_range) if step.clip else scaled
 
 
 def binarizer(step: Any, matrix: Matrix, lowering: Lowering) -> Matrix:
     graph = lowering.graph
     above = graph.node("Greater", matrix.numbers(), graph.constant(step.threshold))
-    return _unnamed(graph.as_double(above), matrix)
+    return matrix.turned_into(graph.as_double(above))
 
 
 def _shifted_and_divided(matrix: Matrix, graph: Graph, shift: Any, scale: Any) -> Matrix:
@@ -51,13 +51,9 @@ def _shifted_and_divided(matrix: Matrix, graph: Graph, shift: Any, scale: Any) -
         value = graph.node("Sub", value, graph.constant([shift]))
     if scale is not None:
         value = graph.node("Div", value, graph.constant([scale]))
-    return _unnamed(value, matrix)
+    return matrix.turned_into(value)
 
 
 def _clipped(matrix: Matrix, graph: Graph, low: float, high: float) -> Matrix:
     value = graph.node("Clip", matrix.value, graph.constant(low), graph.constant(high))
-    return _unnamed(value, matrix)
-
-
-def _unnamed(value: str, matrix: Matrix) -> Matrix:
-    return Matrix(value, (Column(),) * matrix.width)
+    return matrix.turned_into(value)

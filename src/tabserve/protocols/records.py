@@ -24,7 +24,7 @@ def routes(model: ServedModel) -> list[Route]:
 
     def predict_batch(request: Request) -> Flow:
         require_json(request)
-        records = model.decoder.many(request.body)
+        records = model.decoder.batch(request.body)
         outputs = yield from model.compute(records, request.deadline)
         answers = model.answer(records, outputs)
         response = json_response({"predictions": answers, "count": len(answers)})
@@ -51,8 +51,13 @@ def routes(model: ServedModel) -> list[Route]:
             predict_batch,
             limited=True,
             operation=_operation(
-                "Predict a list of records with one call of the model",
-                {"type": "array", "items": record, "minItems": 1},
+                "Predict a list of records, or columns, with one call of the model",
+                {
+                    "oneOf": [
+                        {"type": "array", "items": record, "minItems": 1},
+                        {"$ref": "#/components/schemas/Columns"},
+                    ]
+                },
                 {
                     "type": "object",
                     "required": ["predictions", "count"],
@@ -78,6 +83,7 @@ def schemas(model: ServedModel) -> JSON:
     return {
         **model.decoder.definitions(),
         "Record": model.decoder.json_schema(),
+        "Columns": model.decoder.columns_schema(),
         "Prediction": {
             "type": "object",
             "properties": {**answer["properties"], **model.decoder.echo_schema(), **common},
@@ -89,6 +95,8 @@ def schemas(model: ServedModel) -> JSON:
 def require_json(request: Request) -> None:
     """A request that does not say what it sends is taken to send JSON."""
     given = request.headers.get("content-type") or _CONTENT_TYPE
+    if given == _CONTENT_TYPE:
+        return
     if given.partition(";")[0].strip().lower() != _CONTENT_TYPE:
         raise UnsupportedMediaType(
             f"Expected the header Content-Type: {_CONTENT_TYPE}, got another type."

@@ -10,7 +10,7 @@ from fastapi.openapi.utils import get_openapi
 from starlette.concurrency import run_in_threadpool
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from tabserve.http import Dispatcher, run_async
+from tabserve.http import Dispatcher, Turn, run_async
 from tabserve.types import Request
 
 
@@ -28,7 +28,7 @@ def app(
         yield
         await run_in_threadpool(close)  # it waits for the model, and others are still answered
 
-    made = FastAPI(
+    made = App(
         title=title,
         version=version,
         openapi_url=None,  # TabServe's own route answers it, see own_operations
@@ -36,8 +36,22 @@ def app(
     )
     # What no route matches comes here: inside every middleware, and ahead of FastAPI's machinery
     # for endpoints, which costs several times more than all else on the path of a request.
-    made.router.default = _endpoint(dispatcher, made.router.default)
+    made.router.default = made.endpoint = _endpoint(dispatcher, made.router.default)
     return made
+
+
+class App(FastAPI):
+    """endpoint: answers what no route of the user's does."""
+
+    endpoint: ASGIApp
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        # With nothing of the user's on the way, neither is what FastAPI's own layers are there for:
+        # they take as long as reading the record and writing the answer.
+        if scope["type"] != "http" or self.user_middleware or self.routes or self.root_path:
+            await super().__call__(scope, receive, send)
+        else:
+            await self.endpoint(scope, receive, send)
 
 
 def own_operations(made: FastAPI) -> dict[str, Any]:
@@ -48,6 +62,8 @@ def own_operations(made: FastAPI) -> dict[str, Any]:
 
 
 def _endpoint(dispatcher: Callable[[], Dispatcher], elsewhere: ASGIApp) -> ASGIApp:
+    turn = Turn()
+
     async def endpoint(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await elsewhere(scope, receive, send)
@@ -64,14 +80,13 @@ def _endpoint(dispatcher: Callable[[], Dispatcher], elsewhere: ASGIApp) -> ASGIA
                     return
             await asyncio.get_running_loop().create_future()  # until it is cancelled
 
-        response = await run_async(core.respond(request), request, left)
-        headers = {
-            "content-type": response.content_type,
-            "content-length": str(len(response.body)),
-            **response.headers,
-        }
-        encoded = [(name.encode(), value.encode()) for name, value in headers.items()]
-        await send({"type": "http.response.start", "status": response.status, "headers": encoded})
+        response = await run_async(core.respond(request), request, left, turn)
+        headers = [
+            (b"content-type", response.content_type.encode()),
+            (b"content-length", b"%d" % len(response.body)),
+        ]
+        headers += [(name.encode(), value.encode()) for name, value in response.headers.items()]
+        await send({"type": "http.response.start", "status": response.status, "headers": headers})
         sent = b"" if request.method == "HEAD" else response.body
         await send({"type": "http.response.body", "body": sent})
 

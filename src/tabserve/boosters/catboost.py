@@ -1,0 +1,50 @@
+"""CatBoost: .cbm, and its own predict on an array."""
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tabserve.artifact import Exactness
+from tabserve.errors import MissingExtra
+from tabserve.types import Array
+
+try:
+    import catboost
+except ImportError as error:
+    raise MissingExtra(error.name or "catboost", "catboost") from None
+
+VERSION = str(catboost.__version__)
+
+_WITHOUT_EXP = frozenset(
+    {"RMSE", "MAE", "Quantile", "MAPE", "Huber", "Lq", "Expectile", "MultiRMSE", "MultiQuantile"}
+)
+
+
+def dump(model: Any) -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "model.cbm")
+        model.save_model(str(path), format="cbm")
+        return path.read_bytes()
+
+
+def exactness_of(model: Any) -> Exactness:
+    loss = str(model.get_all_params()["loss_function"]).partition(":")[0]
+    return "bits" if loss in _WITHOUT_EXP else "close"
+
+
+class Predictor:
+    """With one thread: the workers are the parallelism."""
+
+    label_is_argmax = False  # it decides on the raw score, with a threshold that may be set
+
+    def __init__(self, content: bytes, classes: Array | None) -> None:
+        kind = catboost.CatBoostRegressor if classes is None else catboost.CatBoostClassifier
+        self._model = kind().load_model(blob=content)
+
+    def predict(self, rows: Any) -> Array:
+        return np.asarray(self._model.predict(rows, thread_count=1))
+
+    def predict_proba(self, rows: Any) -> Array:
+        return np.asarray(self._model.predict_proba(rows, thread_count=1))

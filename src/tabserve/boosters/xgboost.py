@@ -1,0 +1,74 @@
+"""XGBoost: .ubj, and Booster.inplace_predict."""
+
+import json
+from typing import Any
+
+import numpy as np
+
+from tabserve.artifact import Exactness
+from tabserve.errors import MissingExtra, PackError
+from tabserve.types import Array
+
+try:
+    import xgboost
+except ImportError as error:
+    raise MissingExtra(error.name or "xgboost", "xgboost") from None
+
+VERSION = str(xgboost.__version__)
+
+# An attribute in the file: the wrapper knows what stands for a missing value, its booster does not.
+_MISSING = "tabserve_missing"
+
+
+def dump(model: Any) -> bytes:
+    booster = model.get_booster().copy()
+    if _configuration(booster)["objective"]["name"] == "multi:softmax":
+        raise PackError("XGBoost's multi:softmax has no probabilities; fit it with multi:softprob.")
+    booster.set_attr(**{_MISSING: repr(float(model.missing))})
+    return bytes(booster.save_raw("ubj"))
+
+
+def exactness_of(model: Any) -> Exactness:
+    return "bits"
+
+
+class Predictor:
+    label_is_argmax = True
+
+    def __init__(self, content: bytes, classes: Array | None) -> None:
+        self._booster = xgboost.Booster(model_file=bytearray(content))
+        self._classes = classes
+        self._missing = float(self._booster.attr(_MISSING) or "nan")
+        best = self._booster.attr("best_iteration")
+        self._iterations = (0, 0 if best is None else int(best) + 1)
+        booster = _configuration(self._booster)["gradient_booster"]["name"]
+        self._is_linear = booster == "gblinear"
+
+    def predict(self, rows: Any) -> Array:
+        if self._classes is None:
+            return self._answer(rows)
+        labels: Array = self._classes[self.predict_proba(rows).argmax(axis=1)]
+        return labels
+
+    def predict_proba(self, rows: Any) -> Array:
+        answer = self._answer(rows)
+        return answer if answer.ndim == 2 else np.stack([1 - answer, answer], axis=1)
+
+    def _answer(self, rows: Any) -> Array:
+        answer: Array
+        if self._is_linear:
+            matrix = xgboost.DMatrix(rows, missing=self._missing)
+            answer = self._booster.predict(matrix, validate_features=False)
+        else:
+            answer = self._booster.inplace_predict(
+                rows,
+                iteration_range=self._iterations,
+                missing=self._missing,
+                validate_features=False,
+            )
+        return answer
+
+
+def _configuration(booster: Any) -> dict[str, Any]:
+    learner: dict[str, Any] = json.loads(booster.save_config())["learner"]
+    return learner

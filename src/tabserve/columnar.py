@@ -1,0 +1,55 @@
+"""A body of columns, `{"columns": {"age": [31, 45], …}}`, as a pydantic class of its own.
+
+pydantic-core then reads each column in one go, and no record is made of each row. Where Python code
+of the user's looks at records or fields, there must be records.
+"""
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, FailFast, Field, TypeAdapter, create_model
+from pydantic.fields import FieldInfo
+
+
+def columns_adapter(request_class: type[BaseModel], max_rows: int) -> TypeAdapter[Any] | None:
+    """Reads a body with a list for each field of the request class; None where it needs records.
+
+    Of each column only the first wrong value is told: a small body can have millions.
+    """
+    if _calls_python(request_class.__pydantic_core_schema__):
+        return None
+    fields: dict[str, Any] = {
+        name: (_column(field, max_rows), _place(field))
+        for name, field in request_class.model_fields.items()
+    }
+    config = {**request_class.model_config, "json_schema_extra": None, "title": "Columns"}
+    columns = create_model("Columns", __config__=ConfigDict(**config), **fields)  # type: ignore[typeddict-item]
+    body = create_model("Body", __config__=ConfigDict(extra="forbid"), columns=(columns, ...))
+    return TypeAdapter(body)
+
+
+def _calls_python(schema: Any) -> bool:
+    """Whether a function of Python's validates or serializes, by pydantic's own schema."""
+    if isinstance(schema, Mapping):
+        kind = schema.get("type")
+        if isinstance(kind, str) and kind.startswith("function-"):
+            return True
+        if schema.get("post_init") or schema.get("custom_init"):
+            return True
+        return any(map(_calls_python, schema.values()))
+    return isinstance(schema, list | tuple) and any(map(_calls_python, schema))
+
+
+def _column(field: FieldInfo, max_rows: int) -> Any:
+    value: Any = field.annotation
+    for constraint in field.metadata:
+        value = Annotated[value, constraint]
+    listed: Any = list[value]
+    return Annotated[listed, Field(min_length=1, max_length=max_rows), FailFast()]
+
+
+def _place(field: FieldInfo) -> Any:
+    """Under which name the column comes, and whether it has to."""
+    if field.is_required():
+        return Field(validation_alias=field.validation_alias)
+    return Field(default=[], validation_alias=field.validation_alias)

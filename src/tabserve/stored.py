@@ -1,0 +1,69 @@
+"""A fitted model as files: scikit-learn's part as skops or joblib, a booster in its own format."""
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import numpy as np
+
+from tabserve import boosters
+from tabserve.artifact import ModelFormat
+from tabserve.engines import native
+from tabserve.errors import PackError, UntrustedModel
+from tabserve.output import Target
+
+
+def dump(model: Any, format: Literal["skops", "joblib"]) -> dict[ModelFormat, bytes]:
+    """By format; a model has one file of each at most.
+
+    Raises PackError, or UntrustedModel where skops would not load it again.
+    """
+    before, booster = boosters.split(model)
+    contents: dict[ModelFormat, bytes] = {}
+    if before is not None:
+        contents[format] = _dump(before, format)
+    if booster is not None:
+        booster_format, content = boosters.dump(booster)
+        contents[booster_format] = content
+    return contents
+
+
+def load(
+    contents: Mapping[ModelFormat, bytes], targets: tuple[Target, ...], allow_pickle: bool
+) -> Any:
+    """What the native engine takes. Raises UntrustedModel, MissingExtra."""
+    before = predictor = None
+    for format, content in contents.items():
+        if format == "skops" or format == "joblib":
+            before = native.load(content, format, allow_pickle)
+        else:
+            predictor = boosters.load(format, content, _classes(targets))
+    return before if predictor is None else boosters.BoostedPipeline(before, predictor)
+
+
+def file_name(format: ModelFormat) -> str:
+    return f"{'booster' if format in boosters.FORMATS.values() else 'model'}.{format}"
+
+
+def _classes(targets: tuple[Target, ...]) -> Any:
+    if targets[0].kind == "number":
+        return None
+    return np.array([*targets[0].classes, None], dtype=object)[:-1]
+
+
+def _dump(model: Any, format: Literal["skops", "joblib"]) -> bytes:
+    try:
+        content = native.dump(model, format)
+    except Exception as error:
+        raise PackError(
+            f"The model cannot be written as {format}: {error} Try --format joblib, or put what "
+            "cannot be written into a module that the server can import."
+        ) from error
+    if format == "skops":
+        untrusted = native.untrusted_types(content)
+        if untrusted:
+            raise UntrustedModel(
+                f"The model holds the type(s) {', '.join(untrusted)}, which a server would have "
+                "to trust blindly. Say --format joblib to pack it all the same; serving it then "
+                "needs --allow-pickle."
+            )
+    return content
