@@ -221,7 +221,11 @@ class Graph:
 
     def float32(self, matrix: Matrix) -> Matrix:
         """Each number rounded to a float32, as trees take it, and widened again."""
-        return Matrix(self.as_double(self.as_float(matrix.numbers())), matrix.columns)
+        return Matrix(self.short(matrix.numbers()), matrix.columns)
+
+    def short(self, value: str) -> str:
+        """Of a double the digits that a float32 holds."""
+        return self.as_double(self.as_float(value))
 
     def model(self, n_features: int, outputs: dict[str, str]) -> bytes:
         """The finished file, of what the outputs rest on. outputs: the graph's values by the name
