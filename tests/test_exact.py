@@ -287,7 +287,10 @@ LOWERED = {
     "tree", "forest", "extra trees", "gradient boosting", "gradient boosting, huber",
     "hist boosting, squared error", "hist boosting, poisson", "logistic", "linear, three classes",
     "least squares", "lasso", "ridge classifier", "linear svc", "several values of a forest",
-    "several values of a line", "grid search",
+    "several values of a line", "grid search", "bagging", "ada boost", "poisson", "tweedie", "sgd",
+    "hist boosting, missing values and categories", "naive bayes", "discriminant", "perceptron",
+    "calibrated", "calibrated, isotonic", "voting", "stacking", "several classifiers",
+    "several regressors", "chain", "tuned threshold", "transformed target",
 }  # fmt: skip
 
 

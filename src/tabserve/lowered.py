@@ -116,7 +116,8 @@ def _value(link: Link, raw: Array) -> Array:
         return function(raw[:, 0].astype(np.float32)).astype(np.float64)
     if link.value == "logistic":
         return logistic(raw[:, 0])
-    value: Array = getattr(np, link.value)(raw[:, 0])
+    with np.errstate(all="ignore"):  # as the library: whoever renders it refuses what is infinite
+        value: Array = getattr(np, link.value)(raw[:, 0])
     return value
 
 
@@ -146,7 +147,8 @@ def logistic(scores: Array) -> Array:
 
 def softmax(scores: Array) -> Array:
     """scores: shape (n_rows, n_classes)."""
-    exponentials = np.exp(scores - scores.max(axis=1, keepdims=True))
+    with np.errstate(invalid="ignore"):  # of scores that are infinite, as the library
+        exponentials = np.exp(scores - scores.max(axis=1, keepdims=True))
     # Class by class: numpy's own sum along a row adds in another order for another width.
     total = exponentials[:, 0].copy()
     for column in range(1, scores.shape[1]):
