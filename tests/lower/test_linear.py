@@ -28,7 +28,7 @@ REGRESSORS = [
     "ARDRegression", "BayesianRidge", "ElasticNet", "ElasticNetCV", "HuberRegressor", "Lars",
     "LarsCV", "Lasso", "LassoCV", "LassoLars", "LassoLarsCV", "LassoLarsIC", "LinearRegression",
     "OrthogonalMatchingPursuit", "OrthogonalMatchingPursuitCV", "QuantileRegressor", "Ridge",
-    "RidgeCV", "TheilSenRegressor",
+    "RANSACRegressor", "RidgeCV", "TheilSenRegressor",
 ]  # fmt: skip
 
 

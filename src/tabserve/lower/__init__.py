@@ -121,6 +121,7 @@ PREDICTORS = {
     "Pipeline": compose.pipeline_predictor,
     "PoissonRegressor": linear.generalized_linear_regressor,
     "QuantileRegressor": linear.linear_regressor,
+    "RANSACRegressor": wrappers.ransac,
     "RandomForestClassifier": trees.forest_classifier,
     "RandomForestRegressor": trees.forest_regressor,
     "RandomizedSearchCV": wrappers.search,
@@ -187,7 +188,7 @@ def lower(model: Any, signature: Signature, parts: Parts) -> LoweredModel:
     return LoweredModel(
         plan=Lowered(vocabularies=vocabularies, links=tuple(score.link for score in scores)),
         graph=main,
-        refused=file(lowering.refused_if_infinite, "finite"),
+        refused=file(list(dict.fromkeys(lowering.refused_if_infinite)), "finite"),
         splits=file([value for value, _ in lowering.splits], "split"),
         thresholds=[thresholds for _, thresholds in lowering.splits],
     )

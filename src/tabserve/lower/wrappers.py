@@ -12,6 +12,10 @@ def search(model: Any, matrix: Matrix, lowering: Lowering) -> list[Scores]:
     return lowering.predict(model.best_estimator_, matrix)
 
 
+def ransac(model: Any, matrix: Matrix, lowering: Lowering) -> list[Scores]:
+    return lowering.predict(model.estimator_, matrix)
+
+
 def frozen(model: Any, matrix: Matrix, lowering: Lowering) -> list[Scores]:
     return lowering.predict(model.estimator, matrix)
 
