@@ -11,11 +11,13 @@ from sklearn.ensemble import (
     AdaBoostRegressor,
     BaggingClassifier,
     BaggingRegressor,
+    ExtraTreesClassifier,
     GradientBoostingClassifier,
     GradientBoostingRegressor,
     HistGradientBoostingClassifier,
     IsolationForest,
     RandomForestClassifier,
+    RandomForestRegressor,
 )
 from sklearn.linear_model import LinearRegression, LogisticRegression, Ridge, RidgeClassifier
 from sklearn.naive_bayes import GaussianNB
@@ -121,6 +123,19 @@ def test_classes_of_a_network(activation: str, kind: str, shape: str) -> None:
     network = MLPClassifier((7, 4), activation=activation, solver="lbfgs", max_iter=20, tol=1e9)
     model = make_pipeline(StandardScaler(), network).fit(rows, classes_of(rows, kind))
     assert_served_as_predicted(model, rows)
+
+
+@by_kind
+@pytest.mark.parametrize("n_trees", [2, 70])
+def test_forests_of_few_and_of_many_trees(n_trees: int, kind: str) -> None:
+    for model in (ExtraTreesClassifier(n_trees), BaggingClassifier(n_estimators=n_trees)):
+        assert_served_as_predicted(model.fit(NARROW, classes_of(NARROW, kind)), NARROW)
+
+
+def test_a_forest_of_several_targets() -> None:
+    several = np.stack([classes_of(NARROW, "text"), classes_of(NARROW, "three")], axis=1)
+    assert_served_as_predicted(RandomForestClassifier(70).fit(NARROW, several), NARROW)
+    assert_served_as_predicted(RandomForestRegressor(70).fit(NARROW, values_of(NARROW)), NARROW)
 
 
 @by_shape

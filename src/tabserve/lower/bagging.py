@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from tabserve.lower import answers
-from tabserve.lower.ensemble import sum_of_leaves
+from tabserve.lower.ensemble import sum_of_leaves, sums_of_leaves
 from tabserve.lower.graph import Graph, Matrix
 from tabserve.lower.lowering import Lowering, Scores
 from tabserve.lower.tree import Tree
@@ -66,13 +66,12 @@ def _sum_of_trees(model: Any, matrix: Matrix, lowering: Lowering) -> str:
     """By class. A tree's own classes are the places of those that it saw among the model's."""
     only = lowering.only_class
     labels = list(range(model.n_classes_)) if only is None else [only]
-    trees = [
-        _seen(tree_of(estimator.tree_, estimator.tree_.value[:, 0, own], place), features)
-        for place, label in enumerate(labels)
-        for estimator, features in _parts(model)
-        for own in np.flatnonzero(estimator.classes_ == label)
+    trees = [_seen(tree_of(estimator.tree_), features) for estimator, features in _parts(model)]
+    values = [
+        estimator.tree_.value[:, 0, :] @ np.equal.outer(estimator.classes_, labels)
+        for estimator in model.estimators_
     ]
-    return sum_of_leaves(lowering, lowering.as_float32(matrix), trees, len(labels))
+    return sums_of_leaves(lowering, lowering.as_float32(matrix), trees, values)
 
 
 def _votes(estimator: Any, n_classes: int, matrix: Matrix, lowering: Lowering) -> str:

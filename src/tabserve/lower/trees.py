@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from tabserve.lower.ensemble import sum_of_leaves
-from tabserve.lower.graph import Graph, Matrix
+from tabserve.lower.ensemble import sums_of_leaves
+from tabserve.lower.graph import Matrix
 from tabserve.lower.lowering import Lowering, Scores
 from tabserve.lower.tree import Tree
 from tabserve.lowered import Link
@@ -39,40 +39,32 @@ def forest_regressor(model: Any, matrix: Matrix, lowering: Lowering) -> list[Sco
 def _classifier(
     model: Any, estimators: Sequence[Any], matrix: Matrix, lowering: Lowering
 ) -> list[Scores]:
-    graph = lowering.graph
     rounded = lowering.as_float32(matrix)
-    n_classes = np.atleast_1d(model.n_classes_).tolist()
     scores = []
-    for output, n in enumerate(n_classes):
-        labels = range(n) if lowering.only_class is None else [lowering.only_class]
-        trees = [
-            tree_of(estimator.tree_, estimator.tree_.value[:, output, label], place)
-            for place, label in enumerate(labels)
-            for estimator in estimators
-        ]
-        total = sum_of_leaves(lowering, rounded, trees, len(labels))
-        scores.append(Scores(_divided(graph, total, len(estimators)), Link(proba="itself")))
+    for output, n_classes in enumerate(np.atleast_1d(model.n_classes_).tolist()):
+        labels = range(n_classes) if lowering.only_class is None else [lowering.only_class]
+        values = [estimator.tree_.value[:, output, list(labels)] for estimator in estimators]
+        scores.append(Scores(_mean(estimators, values, rounded, lowering), Link(proba="itself")))
     return scores
 
 
 def _regressor(
     model: Any, estimators: Sequence[Any], matrix: Matrix, lowering: Lowering
 ) -> list[Scores]:
-    graph = lowering.graph
     rounded = lowering.as_float32(matrix)
-    scores = []
-    for output in range(model.n_outputs_):
-        trees = [
-            tree_of(estimator.tree_, estimator.tree_.value[:, output, 0])
-            for estimator in estimators
-        ]
-        total = sum_of_leaves(lowering, rounded, trees, 1)
-        scores.append(Scores(_divided(graph, total, len(estimators)), Link()))
-    return scores
+    values = [estimator.tree_.value[:, :, 0] for estimator in estimators]
+    mean = _mean(estimators, values, rounded, lowering)
+    return lowering.by_target(mean, model.n_outputs_, Link())
 
 
-def _divided(graph: Graph, total: str, n: int) -> str:
-    return total if n == 1 else graph.node("Div", total, graph.constant(float(n)))
+def _mean(
+    estimators: Sequence[Any], values: Sequence[Array], matrix: Matrix, lowering: Lowering
+) -> str:
+    trees = [tree_of(estimator.tree_) for estimator in estimators]
+    total = sums_of_leaves(lowering, matrix, trees, values)
+    if len(trees) == 1:
+        return total
+    return lowering.graph.node("Div", total, lowering.graph.constant(float(len(trees))))
 
 
 def is_tree(estimator: Any) -> bool:
@@ -80,13 +72,14 @@ def is_tree(estimator: Any) -> bool:
     return kind.__name__ in _TREES and kind.__module__.startswith("sklearn.tree.")
 
 
-def tree_of(tree: Any, weight: Array, target: int = 0) -> Tree:
+def tree_of(tree: Any, weight: Array | None = None, target: int = 0) -> Tree:
+    """weight: of each node; left out where it is given later."""
     return Tree(
         left=tree.children_left,
         right=tree.children_right,
         feature=tree.feature,
         threshold=tree.threshold,
         missing_left=tree.__getstate__()["nodes"]["missing_go_to_left"],
-        weight=weight,
+        weight=np.zeros(tree.node_count) if weight is None else weight,
         target=target,
     )
