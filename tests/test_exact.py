@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from sklearn.calibration import CalibratedClassifierCV
+from sklearn.cluster import KMeans, MiniBatchKMeans
 from sklearn.compose import (
     TransformedTargetRegressor,
     make_column_selector,
@@ -23,6 +24,7 @@ from sklearn.ensemble import (
     GradientBoostingRegressor,
     HistGradientBoostingClassifier,
     HistGradientBoostingRegressor,
+    IsolationForest,
     RandomForestClassifier,
     RandomForestRegressor,
     StackingRegressor,
@@ -65,6 +67,8 @@ from sklearn.tree import DecisionTreeClassifier
 import tabserve
 from tabserve import repository
 from tabserve.parity import in_batches
+from tabserve.signature import Signature
+from tabserve.types import Columns
 
 NUMBERS = ["age", "income", "score"]
 N_FRESH = 200
@@ -287,7 +291,10 @@ LOWERED = {
     "tree", "forest", "extra trees", "gradient boosting", "gradient boosting, huber",
     "hist boosting, squared error", "hist boosting, poisson", "logistic", "linear, three classes",
     "least squares", "lasso", "ridge classifier", "linear svc", "several values of a forest",
-    "several values of a line", "grid search",
+    "several values of a line", "grid search", "bagging", "ada boost", "poisson", "tweedie", "sgd",
+    "hist boosting, missing values and categories", "naive bayes", "discriminant", "perceptron",
+    "calibrated", "calibrated, isotonic", "voting", "stacking", "several classifiers",
+    "several regressors", "chain", "tuned threshold", "transformed target",
 }  # fmt: skip
 
 
@@ -303,11 +310,7 @@ def test_a_packed_model_answers_as_the_original_does_alone_and_in_batches(
     )
     loaded = repository.load(repository.find(folder))
     assert loaded.manifest.engine == ("onnx" if kind in LOWERED else "native")
-    signature = loaded.manifest.signature
-    columns = signature.columns({
-        name: fresh[name].astype(object).where(fresh[name].notna(), None).tolist()
-        for name in [feature.name for feature in signature.features]
-    })  # fmt: skip
+    columns = as_columns(loaded.manifest.signature, fresh)
     expected = of_the_original(model, fresh, [target.name for target in loaded.manifest.targets])
     assert loaded.manifest.parity.exactness == exactness
     for size, n_rows in [(1, N_ALONE), (7, N_FRESH), (64, N_FRESH), (N_FRESH, N_FRESH)]:
@@ -316,6 +319,35 @@ def test_a_packed_model_answers_as_the_original_does_alone_and_in_batches(
         assert outputs.keys() == expected.keys()
         for part, values in outputs.items():
             assert_exact(part, values, expected[part][:n_rows], exactness)
+
+
+@pytest.mark.parametrize("engine", ["onnx", "native"])
+@pytest.mark.parametrize("model", [
+    scaled(KMeans(3, n_init=1)), MiniBatchKMeans(2, n_init=1),
+    mixed(IsolationForest(n_estimators=9)),
+    IsolationForest(n_estimators=9, contamination=0.1),
+], ids=repr)  # fmt: skip
+def test_groups_are_answered_as_the_original_finds_them(
+    model: Any, engine: str, tmp_path: Path
+) -> None:
+    takes_all = "columntransformer" in getattr(model, "named_steps", ())
+    training, fresh = (rows if takes_all else rows[NUMBERS] for rows in (TRAINING, FRESH))
+    only = "native" if engine == "native" else None
+    model.fit(training)
+    folder = tabserve.pack(model, tmp_path, name="groups", version="1", data=training, engine=only)
+    loaded = repository.load(repository.find(folder))
+    assert loaded.manifest.engine == engine
+    expected = model.predict(fresh).tolist()
+    columns = as_columns(loaded.manifest.signature, fresh)
+    for size in (1, 7, 64, N_FRESH):
+        assert in_batches(loaded.engine, columns, size)["label"].tolist() == expected
+
+
+def as_columns(signature: Signature, rows: pd.DataFrame) -> Columns:
+    return signature.columns({
+        name: rows[name].astype(object).where(rows[name].notna(), None).tolist()
+        for name in [feature.name for feature in signature.features]
+    })  # fmt: skip
 
 
 def assert_exact(part: str, found: Any, expected: Any, exactness: str) -> None:

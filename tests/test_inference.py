@@ -6,8 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from sklearn.calibration import CalibratedClassifierCV
-from sklearn.cluster import KMeans
+from sklearn.cluster import DBSCAN, KMeans
 from sklearn.compose import ColumnTransformer, make_column_selector, make_column_transformer
+from sklearn.ensemble import IsolationForest
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LinearRegression, LogisticRegression, Ridge
 from sklearn.model_selection import GridSearchCV
@@ -308,7 +309,19 @@ def test_labels_that_exclude_one_another_not_at_all_are_refused_with_the_way_out
         targets_of(model, NUMBERS, several)
 
 
-@pytest.mark.parametrize("model", [KMeans(2), StandardScaler()])
+@pytest.mark.parametrize(("model", "classes"), [
+    (KMeans(2, n_init=1), (0, 1)),
+    (make_pipeline(StandardScaler(), KMeans(3, n_init=1)), (0, 1, 2)),
+    (IsolationForest(n_estimators=2), (-1, 1)),
+    (make_pipeline(StandardScaler(), IsolationForest(n_estimators=2)), (-1, 1)),
+], ids=repr)  # fmt: skip
+def test_clusters_and_outliers_are_classes_without_probabilities(model: Any, classes: Any) -> None:
+    assert targets_of(model.fit(NUMBERS), NUMBERS, None) == (
+        Target(kind="classes", classes=classes),
+    )
+
+
+@pytest.mark.parametrize("model", [DBSCAN(), StandardScaler()])
 def test_what_neither_classifies_nor_regresses_is_refused(model: Any) -> None:
     with pytest.raises(PackError, match="Expected a classifier or a regressor"):
         targets_of(model.fit(NUMBERS), NUMBERS, None)

@@ -6,12 +6,12 @@ from typing import Any, Literal
 import numpy as np
 
 from tabserve.errors import MissingExtra, PackError
-from tabserve.output import Target
+from tabserve.output import Label, Target
 from tabserve.signature import Feature, Scalar, Signature
 
 try:
     import pandas as pd
-    from sklearn.base import is_classifier, is_regressor
+    from sklearn.base import is_classifier, is_clusterer, is_outlier_detector, is_regressor
 except ImportError as error:
     raise MissingExtra(error.name or "scikit-learn", "sklearn") from None
 
@@ -290,6 +290,8 @@ def targets_of(model: Any, inputs: Any, target: Any | None) -> tuple[Target, ...
     """inputs: rows as the model takes them; what it answers shows how many outputs it has.
     target: the sample's target, whose column names name several outputs.
     """
+    if hasattr(model, "predict") and (is_clusterer(model) or is_outlier_detector(model)):
+        return (Target(kind="classes", classes=_groups(model)),)
     if not (is_classifier(model) or is_regressor(model)):
         raise PackError(
             f"Expected a classifier or a regressor, got {type(model).__name__}. Put the "
@@ -311,6 +313,18 @@ def targets_of(model: Any, inputs: Any, target: Any | None) -> tuple[Target, ...
         Target(name=name, kind="classes", classes=_labels(values), has_proba=has_proba)
         for name, values in zip(names, classes, strict=True)
     )
+
+
+def _groups(model: Any) -> tuple[Label, ...]:
+    """The places of clusters; -1 for outliers and 1 for all else."""
+    if is_outlier_detector(model):
+        return (-1, 1)
+    while hasattr(model, "steps"):
+        model = model.steps[-1][1]
+    centres = getattr(model, "cluster_centers_", None)
+    if centres is None:
+        raise PackError(f"{type(model).__name__} keeps no centres that say how many clusters are.")
+    return tuple(range(len(centres)))
 
 
 def _labels(classes: Any) -> tuple[Any, ...]:

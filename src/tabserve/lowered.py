@@ -25,8 +25,9 @@ class Link(BaseModel):
 
     proba: "itself" where the scores are probabilities; "logistic" where the one score is the
     second class's; "logistic_each" where each score is one class's against all others.
-    label: the class with the largest probability or score; or the second one where the only score
-    is positive, or is not negative.
+    label: the class with the largest probability or score; the second one where the only score is
+    positive, or is not negative; the class at the place that stands after the scores; or that at
+    the place `positive` where its probability is at least `threshold`, and else the other one.
     value: of a regressor.
     precision: "single" where the scores are float32 and the link is XGBoost's.
     """
@@ -34,8 +35,12 @@ class Link(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     proba: Literal["itself", "logistic", "logistic_each", "softmax"] | None = None
-    label: Literal["largest_proba", "largest_score", "positive", "not_negative"] = "largest_proba"
-    value: Literal["itself", "exp", "logistic"] = "itself"
+    label: Literal[
+        "largest_proba", "largest_score", "positive", "not_negative", "place", "threshold"
+    ] = "largest_proba"
+    value: Literal["itself", "exp", "expm1", "log", "log1p", "logistic"] = "itself"
+    threshold: float = 0.5
+    positive: Literal[0, 1] = 1
     precision: Literal["double", "single"] = "double"
 
 
@@ -109,10 +114,16 @@ def _value(link: Link, raw: Array) -> Array:
     if link.precision == "single":
         function = float32.exp if link.value == "exp" else float32.logistic
         return function(raw[:, 0].astype(np.float32)).astype(np.float64)
-    return np.exp(raw[:, 0]) if link.value == "exp" else logistic(raw[:, 0])
+    if link.value == "logistic":
+        return logistic(raw[:, 0])
+    with np.errstate(all="ignore"):  # as the library: whoever renders it refuses what is infinite
+        value: Array = getattr(np, link.value)(raw[:, 0])
+    return value
 
 
 def _proba(link: Link, raw: Array) -> Array:
+    if link.label == "place":
+        raw = raw[:, :-1]
     if link.precision == "single":
         raw = raw.astype(np.float32)
     if link.proba == "logistic":
@@ -136,7 +147,8 @@ def logistic(scores: Array) -> Array:
 
 def softmax(scores: Array) -> Array:
     """scores: shape (n_rows, n_classes)."""
-    exponentials = np.exp(scores - scores.max(axis=1, keepdims=True))
+    with np.errstate(invalid="ignore"):  # of scores that are infinite, as the library
+        exponentials = np.exp(scores - scores.max(axis=1, keepdims=True))
     # Class by class: numpy's own sum along a row adds in another order for another width.
     total = exponentials[:, 0].copy()
     for column in range(1, scores.shape[1]):
@@ -150,5 +162,10 @@ def _label_places(link: Link, raw: Array, proba: Array) -> Array:
         return (raw[:, 0] > 0).astype(np.intp)
     if link.label == "not_negative":
         return (raw[:, 0] >= 0).astype(np.intp)
+    if link.label == "place":
+        return raw[:, -1].astype(np.intp)
+    if link.label == "threshold":
+        is_positive = proba[:, link.positive] >= link.threshold
+        return np.where(is_positive, link.positive, 1 - link.positive)
     places: Array = (proba if link.label == "largest_proba" else raw).argmax(axis=1)
     return places

@@ -189,7 +189,8 @@ BITS = frozenset(
         "ExtraTreeClassifier", "ExtraTreeRegressor",
         "ExtraTreesClassifier", "ExtraTreesRegressor",
         "RandomForestClassifier", "RandomForestRegressor",
-        "BaggingClassifier", "BaggingRegressor",
+        "AdaBoostRegressor", "BaggingClassifier", "BaggingRegressor", "IsolationForest",
+        "FixedThresholdClassifier", "FrozenEstimator",
         "MultiOutputClassifier", "MultiOutputRegressor",
         "DummyClassifier", "DummyRegressor",
         "_BinMapper",  # of histogram boosting

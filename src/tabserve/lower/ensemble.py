@@ -3,6 +3,7 @@ order of the trees, as scikit-learn does.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -12,12 +13,48 @@ from tabserve.lower.lowering import Lowering
 from tabserve.lower.tree import Tree
 from tabserve.types import Array
 
+# Each tree that need not be walked again spares 0.1 µs of a row; four nodes more take 6.
+_WALKS_SPARED = 60
+
 
 def sum_of_leaves(lowering: Lowering, matrix: Matrix, trees: Sequence[Tree], n_targets: int) -> str:
     """By target, of shape (n_rows, n_targets)."""
     lowering.splits.append((matrix.value, thresholds_by_column(trees)))
     inputs, moved = folded(lowering.graph, lowering.inputs, matrix, trees)
     return lowering.graph.tree_ensemble(inputs.value, n_targets, _attributes(moved))
+
+
+def sums_of_leaves(
+    lowering: Lowering, matrix: Matrix, trees: Sequence[Tree], values: Sequence[Array]
+) -> str:
+    """Shape (n_rows, n_values). values: by tree, of each node, shape (n_nodes, n_values)."""
+    n_values = values[0].shape[1]
+    if len(trees) * (n_values - 1) < _WALKS_SPARED:
+        by_value = [
+            replace(tree, weight=weights[:, target], target=target)
+            for target in range(n_values)
+            for tree, weights in zip(trees, values, strict=True)
+        ]
+        return sum_of_leaves(lowering, matrix, by_value, n_values)
+    return _sums_at_places(lowering, matrix, trees, values)
+
+
+def _sums_at_places(
+    lowering: Lowering, matrix: Matrix, trees: Sequence[Tree], values: Sequence[Array]
+) -> str:
+    """The trees give the place of each one's leaf in a table, whose rows are added in their order:
+    for 100 trees and two classes in two thirds of the time that it takes to walk each tree twice.
+    """
+    graph = lowering.graph
+    starts = np.cumsum([0, *map(len, values)])
+    placed = [
+        replace(tree, weight=start + np.arange(len(tree.left), dtype=np.float64), target=target)
+        for target, (tree, start) in enumerate(zip(trees, starts[:-1], strict=True))
+    ]
+    places = graph.as_integer(sum_of_leaves(lowering, matrix, placed, len(placed)))
+    leaves = graph.node("Gather", graph.constant(np.concatenate(values)), places)
+    sums = graph.node("CumSum", leaves, graph.constant(1, np.int64))
+    return graph.node("Gather", sums, graph.constant(-1, np.int64), axis=1)
 
 
 def sum_of_leaves_in_float32(

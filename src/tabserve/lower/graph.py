@@ -1,10 +1,12 @@
 """An ONNX graph being written, and the matrices that flow through it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import reduce
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from tabserve.errors import MissingExtra
 from tabserve.lowered import MISSING
@@ -117,6 +119,8 @@ class Graph:
         self._nodes: list[Any] = []
         self._constants: dict[tuple[str, tuple[int, ...], bytes], str] = {}
         self._initializers: list[Any] = []
+        # By node without its outputs.
+        self._outputs: dict[bytes, list[str]] = {}
 
     def constant(self, value: Any, dtype: Any = np.float64) -> str:
         array = np.ascontiguousarray(value, dtype=dtype).reshape(np.shape(value))
@@ -129,11 +133,21 @@ class Graph:
 
     def node(self, operator: str, *inputs: str, domain: str = "", **attributes: Any) -> str:
         """The name of the one value that the operator gives."""
-        output = f"v{len(self._nodes)}"
-        self._nodes.append(
-            helper.make_node(operator, list(inputs), [output], domain=domain, **attributes)
-        )
-        return output
+        return self.nodes(operator, 1, *inputs, domain=domain, **attributes)[0]
+
+    def nodes(
+        self, operator: str, n_outputs: int, *inputs: str, domain: str = "", **attributes: Any
+    ) -> list[str]:
+        """The names of the values that the operator gives; what is there already is not computed
+        again.
+        """
+        outputs = [f"v{len(self._nodes)}_{i}" for i in range(n_outputs)]
+        node = helper.make_node(operator, list(inputs), [], domain=domain, **attributes)
+        known = self._outputs.setdefault(node.SerializeToString(), outputs)
+        if known is outputs:
+            node.output.extend(outputs)
+            self._nodes.append(node)
+        return known
 
     def tree_ensemble(self, value: str, n_targets: int, arrays: dict[str, Array]) -> str:
         """TreeEnsemble of ai.onnx.ml 5 that sums, in the type of `value` and of nodes_splits and
@@ -169,6 +183,33 @@ class Graph:
         value = self.node("Concat", *(matrix.value for matrix in filled), axis=1)
         return Matrix(value, tuple(column for matrix in filled for column in matrix.columns))
 
+    def columns(self, value: str, places: list[int]) -> str:
+        return self.node("Gather", value, self.constant(places, np.int64), axis=1)
+
+    def column(self, value: str, place: int) -> str:
+        """Shape (n_rows, 1); the last is -1."""
+        return self.columns(value, [place])
+
+    def sum(self, values: Iterable[str]) -> str:
+        """One after another."""
+        return reduce(lambda total, value: self.node("Add", total, value), values)
+
+    def shares(self, values: str, n: int) -> str:
+        """Of their sum, row by row; equal ones where that is 0. values: shape (n_rows, n)."""
+        total = self.node("MatMul", values, self.constant(np.ones((n, 1))))
+        is_zero = self.node("Equal", total, self.constant(0.0))
+        divided = self.node("Div", values, total)
+        return self.node("Where", is_zero, self.constant(1.0 / n), divided)
+
+    def same_for_all(self, row: ArrayLike) -> str:
+        """The numbers of one row, for each."""
+        n_rows = self.node("Shape", INPUT, start=0, end=1)
+        shape = self.node("Concat", n_rows, self.constant([1], np.int64), axis=0)
+        return self.node("Expand", self.constant([row]), shape)
+
+    def minus_from(self, number: float, value: str) -> str:
+        return self.node("Sub", self.constant(number), value)
+
     def as_double(self, value: str) -> str:
         return self.node("Cast", value, to=TensorProto.DOUBLE)
 
@@ -180,7 +221,11 @@ class Graph:
 
     def float32(self, matrix: Matrix) -> Matrix:
         """Each number rounded to a float32, as trees take it, and widened again."""
-        return Matrix(self.as_double(self.as_float(matrix.numbers())), matrix.columns)
+        return Matrix(self.short(matrix.numbers()), matrix.columns)
+
+    def short(self, value: str) -> str:
+        """Of a double the digits that a float32 holds."""
+        return self.as_double(self.as_float(value))
 
     def model(self, n_features: int, outputs: dict[str, str]) -> bytes:
         """The finished file, of what the outputs rest on. outputs: the graph's values by the name

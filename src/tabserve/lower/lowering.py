@@ -1,7 +1,7 @@
 """One model being lowered: the graph so far, and how a step of any kind finds its lowering."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -23,10 +23,13 @@ class Scores:
 
     Whatever needs exp is left to the link: onnxruntime's own differs in the last digit with the
     place of a row in its batch.
+    decision: what scikit-learn's decision_function gives, where there is one: "" where that is
+    `value`.
     """
 
     value: str
     link: Link
+    decision: str = ""
 
 
 @dataclass
@@ -50,6 +53,10 @@ class Lowering:
             return None
         (place,) = self.parts.values()
         return place
+
+    def of_all_classes(self) -> "Lowering":
+        """The same, for an estimator that another one asks for all that it knows."""
+        return replace(self, parts={})
 
     def as_float32(self, matrix: Matrix) -> Matrix:
         """Its numbers as scikit-learn's trees take them; those that a float32 cannot hold are
@@ -78,11 +85,13 @@ class Lowering:
         """Each column of the value as the one score of a target."""
         if n_targets == 1:
             return [Scores(value, link)]
-        graph = self.graph
-        return [
-            Scores(graph.node("Gather", value, graph.constant([i], np.int64), axis=1), link)
-            for i in range(n_targets)
-        ]
+        return [Scores(self.graph.column(value, i), link) for i in range(n_targets)]
+
+
+def check_is_double(model: Any, learnt: Array) -> None:
+    """Raises CannotLower where scikit-learn would compute in float32."""
+    if learnt.dtype != np.float64:
+        raise CannotLower(f"a {type(model).__name__} fitted on {learnt.dtype}")
 
 
 # Whose classes have lowerings: a user's own of the same name does something else.
