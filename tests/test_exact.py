@@ -287,7 +287,9 @@ LOWERED = {
     "tree", "forest", "extra trees", "gradient boosting", "gradient boosting, huber",
     "hist boosting, squared error", "hist boosting, poisson", "logistic", "linear, three classes",
     "least squares", "lasso", "ridge classifier", "linear svc", "several values of a forest",
-    "several values of a line", "grid search",
+    "several values of a line", "grid search", "target encoder", "discretizer", "polynomial",
+    "power and quantiles", "principal components", "selected", "selected by a model",
+    "columns by dtype",
 }  # fmt: skip
 
 

@@ -12,6 +12,7 @@ from sklearn.preprocessing import (
     Normalizer,
     PowerTransformer,
     QuantileTransformer,
+    SplineTransformer,
     StandardScaler,
 )
 
@@ -82,6 +83,37 @@ def test_a_yeo_johnson_transform_is_close_at_each_of_its_cases(
     step = with_lambdas(*lambdas)
     rows = ROWS[ALL[: len(lambdas)]]
     assert_close(lowered(step, rows).value, step.transform(rows))
+
+
+@pytest.mark.parametrize("extrapolation", ["constant", "linear", "continue", "periodic"])
+@pytest.mark.parametrize("settings", [
+    {}, {"degree": 4}, {"degree": 2, "include_bias": False},
+    {"knots": "quantile", "n_knots": 9}, {"sparse_output": True}, {"handle_missing": "zeros"},
+], ids=repr)  # fmt: skip
+def test_splines_are_close_inside_and_outside_their_knots(
+    settings: dict[str, Any], extrapolation: str
+) -> None:
+    columns = ["a", "c"] if "handle_missing" in settings else FULL
+    rows = ROWS[columns]
+    step = SplineTransformer(extrapolation=extrapolation, **settings)
+    step.fit(rows.clip(rows.quantile(0.1), rows.quantile(0.9), axis=1))
+    assert_close(lowered(step, rows).value, dense(step.transform(rows)))
+
+
+@pytest.mark.parametrize("step", [
+    SplineTransformer(degree=0), SplineTransformer(degree=1, extrapolation="linear")
+], ids=repr)  # fmt: skip
+def test_splines_that_scikit_learn_itself_computes_wrongly_are_not_lowered(step: Any) -> None:
+    with pytest.raises(CannotLower, match="a SplineTransformer of degree"):
+        lowered(step.fit(ROWS[FULL]), ROWS[FULL])
+
+
+def test_what_is_beyond_the_knots_is_refused_where_splines_refuse_it() -> None:
+    step = SplineTransformer(extrapolation="error").fit(pd.DataFrame({"d": [-1.0, 0.0, 1.0]}))
+    found = lowered(step, pd.DataFrame({"d": [-1.1, -1.0, 0.3, 1.0, 1.1]}))
+    assert found.refused.tolist() == [True, False, False, False, True]
+    inside = step.transform(pd.DataFrame({"d": [-1.0, 0.3, 1.0]}))
+    assert_close(found.value[1:4], inside)
 
 
 def assert_close(found: Any, expected: Any) -> None:
