@@ -294,7 +294,9 @@ LOWERED = {
     "several values of a line", "grid search", "bagging", "ada boost", "poisson", "tweedie", "sgd",
     "hist boosting, missing values and categories", "naive bayes", "discriminant", "perceptron",
     "calibrated", "calibrated, isotonic", "voting", "stacking", "several classifiers",
-    "several regressors", "chain", "tuned threshold", "transformed target",
+    "several regressors", "chain", "tuned threshold", "transformed target", "target encoder",
+    "discretizer", "polynomial", "power and quantiles", "principal components", "selected",
+    "selected by a model", "columns by dtype",
 }  # fmt: skip
 
 

@@ -14,12 +14,18 @@ from sklearn.ensemble import (
     HistGradientBoostingRegressor,
     RandomForestClassifier,
 )
+from sklearn.feature_selection import RFE, SelectFromModel
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.model_selection import FixedThresholdClassifier
 from sklearn.multioutput import MultiOutputClassifier
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import Pipeline, make_pipeline
-from sklearn.preprocessing import FunctionTransformer, StandardScaler
+from sklearn.preprocessing import (
+    FunctionTransformer,
+    Normalizer,
+    QuantileTransformer,
+    StandardScaler,
+)
 from sklearn.svm import SVC
 from sklearn.tree import DecisionTreeClassifier, ExtraTreeClassifier
 
@@ -156,6 +162,13 @@ def test_a_few_rows_have_one_thread_and_many_the_workers_share() -> None:
         (make_pipeline(StandardScaler(), RandomForestClassifier(2)), "bits"),
         (make_column_transformer(("passthrough", ["a"])), "bits"),
         (FunctionTransformer(np.log1p), "close"),
+        (FunctionTransformer(np.square), "bits"),
+        (make_pipeline(SelectFromModel(LogisticRegression()), DecisionTreeClassifier()), "bits"),
+        (make_pipeline(RFE(LogisticRegression()), DecisionTreeClassifier()), "close"),
+        (QuantileTransformer(n_quantiles=2), "bits"),
+        (QuantileTransformer(n_quantiles=2, output_distribution="normal"), "close"),
+        (Normalizer("max"), "bits"),
+        (Normalizer(), "close"),
         (make_pipeline(StandardScaler(), LogisticRegression()), "close"),
         (BaggingClassifier(LogisticRegression(), n_estimators=2), "close"),
         (HistGradientBoostingRegressor(max_iter=2), "bits"),

@@ -3,68 +3,48 @@
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import pandas as pd
 import pytest
 from sklearn.compose import ColumnTransformer, make_column_transformer
+from sklearn.feature_selection import (
+    RFE,
+    RFECV,
+    GenericUnivariateSelect,
+    SelectFdr,
+    SelectFpr,
+    SelectFromModel,
+    SelectFwe,
+    SelectKBest,
+    SelectPercentile,
+    SequentialFeatureSelector,
+    VarianceThreshold,
+    f_regression,
+)
 from sklearn.impute import MissingIndicator, SimpleImputer
+from sklearn.linear_model import Lasso, LinearRegression
 from sklearn.pipeline import FeatureUnion, make_pipeline, make_union
 from sklearn.preprocessing import (
     Binarizer,
+    FunctionTransformer,
+    KBinsDiscretizer,
     MaxAbsScaler,
     MinMaxScaler,
+    Normalizer,
     OneHotEncoder,
     OrdinalEncoder,
+    PolynomialFeatures,
+    QuantileTransformer,
     RobustScaler,
     StandardScaler,
+    TargetEncoder,
 )
+from sklearn.tree import DecisionTreeRegressor
 
 from tabserve.inference import signature_of
 from tabserve.lower import PREDICTORS, TRANSFORMERS, CannotLower, input_matrix
 from tabserve.lower.lowering import Lowering
-from tabserve.lowered import Lowered
-from tabserve.parity import columns_of
 from tabserve.signature import Signature
-
-random = np.random.default_rng(0)
-N_ROWS = 300
-ROWS = pd.DataFrame(
-    {
-        "a": np.where(random.random(N_ROWS) < 0.1, np.nan, random.normal(3, 2, N_ROWS)),
-        "b": random.integers(-5, 5, N_ROWS),
-        "empty": np.nan,
-        "colour": random.choice(
-            ["red", "green", "blue", "grey"], N_ROWS, p=[0.6, 0.35, 0.03, 0.02]
-        ),
-        "size": pd.Series(random.choice(["S", "M", None], N_ROWS), dtype=object),
-        "shape": pd.Series(random.choice(["O", "X"], N_ROWS), dtype=object).where(
-            random.random(N_ROWS) < 0.7, np.nan
-        ),
-        "grade": random.choice([1.0, 2.0, np.nan], N_ROWS),
-    }
-)
-NUMBERS = ["a", "b"]
-
-
-def lowered(step: Any, rows: pd.DataFrame) -> Any:
-    """What the step's graph gives, of all rows at once and of each alone."""
-    signature = signature_of(step, rows, "frame", {}, "refuse")
-    matrix = input_matrix(signature)
-    lowering = Lowering(TRANSFORMERS, PREDICTORS, matrix)
-    given = lowering.transform(step, matrix)
-    session = onnxruntime.InferenceSession(lowering.graph.model(matrix.width, {"out": given.value}))
-    vocabularies = {
-        column.name: tuple(column.vocabulary.values)
-        for column in matrix.columns
-        if column.vocabulary is not None
-    }
-    records = rows.astype(object).where(rows.notna(), None).to_dict("records")
-    plan = Lowered(vocabularies=vocabularies, links=())
-    inputs = plan.matrix(signature, columns_of(signature, records))
-    (together,) = session.run(None, {"features": inputs})
-    alone = [session.run(None, {"features": row[np.newaxis]})[0] for row in inputs]
-    np.testing.assert_array_equal(np.concatenate(alone), together)
-    return together
+from tests.lower.transforming import FULL, NUMBERS, ROWS, THREE, TWO, VALUE, dense, lowered
 
 
 @pytest.mark.parametrize(
@@ -96,6 +76,10 @@ def lowered(step: Any, rows: pd.DataFrame) -> Any:
         (OneHotEncoder(min_frequency=0.1, handle_unknown="infrequent_if_exist"), ["colour", "b"]),
         (OrdinalEncoder(), ["colour", "size", "grade"]),
         (OrdinalEncoder(encoded_missing_value=-1), ["size", "grade"]),
+        (OrdinalEncoder(min_frequency=0.1), ["colour", "size"]),
+        (OrdinalEncoder(max_categories=2, encoded_missing_value=-1), ["colour", "size", "b"]),
+        (TargetEncoder(), ["colour", "size", "grade", "b"]),
+        (TargetEncoder(smooth=3.0), ["shape"]),
         (make_pipeline(SimpleImputer(strategy="most_frequent"), OneHotEncoder()),
          ["size", "shape"]),
         (make_pipeline(SimpleImputer(strategy="most_frequent", missing_values=None),
@@ -111,39 +95,80 @@ def lowered(step: Any, rows: pd.DataFrame) -> Any:
         (ColumnTransformer([("kept", "passthrough", ["b"]), ("none", "drop", ["colour"]),
                             ("scaled", make_pipeline(StandardScaler(), MinMaxScaler()), ["a"])]),
          ["colour", "a", "b"]),
+        (make_column_transformer(
+            (make_column_transformer((StandardScaler(), ["a"]), remainder="passthrough"),
+             ["b", "a"]), remainder=OneHotEncoder()), ["colour", "a", "b"]),
+        (KBinsDiscretizer(quantile_method="averaged_inverted_cdf"), FULL),
+        (KBinsDiscretizer(4, encode="onehot-dense", strategy="uniform"), FULL),
+        (KBinsDiscretizer([2, 3, 9], encode="ordinal", strategy="kmeans"), FULL),
+        (KBinsDiscretizer(encode="ordinal", strategy="uniform", dtype=np.float32), FULL),
+        (make_pipeline(StandardScaler(), KBinsDiscretizer(strategy="uniform")), FULL),
+        (PolynomialFeatures(), FULL),
+        (PolynomialFeatures(4, include_bias=False), FULL),
+        (PolynomialFeatures((2, 3), interaction_only=True), FULL),
+        (PolynomialFeatures((0, 1)), FULL),
+        (PolynomialFeatures((3, 3), include_bias=False), ["c"]),
+        (PolynomialFeatures(5, interaction_only=True, include_bias=False), FULL),
+        (Normalizer("max"), FULL),
+        (QuantileTransformer(n_quantiles=50), ["a", "b", "c", "d"]),
+        (QuantileTransformer(n_quantiles=300), ["a", "b", "c", "d"]),
+        (QuantileTransformer(n_quantiles=7, subsample=100), ["a", "b", "c", "d"]),
+        (VarianceThreshold(2.0), NUMBERS),
+        (SelectKBest(f_regression, k=2), FULL),
+        (SelectPercentile(f_regression, percentile=60), FULL),
+        (SelectFpr(f_regression), FULL),
+        (SelectFdr(f_regression), FULL),
+        (SelectFwe(f_regression), FULL),
+        (GenericUnivariateSelect(f_regression, mode="k_best", param=1), FULL),
+        (SelectFromModel(Lasso(0.1)), FULL),
+        (SelectFromModel(DecisionTreeRegressor(random_state=0)), NUMBERS),
+        (RFE(LinearRegression(), n_features_to_select=2), FULL),
+        (RFECV(LinearRegression(), cv=2), FULL),
+        (SequentialFeatureSelector(LinearRegression(), n_features_to_select=1, cv=2), FULL),
+        *[(FunctionTransformer(function), FULL) for function in (
+            None, np.abs, np.ceil, np.floor, np.negative, np.rint, np.sign, np.square, np.absolute,
+        )],
+        (FunctionTransformer(np.sqrt), ["a", "c", "d"]),
+        (FunctionTransformer(np.sign), ["a"]),
+        (FunctionTransformer(np.reciprocal), ["c"]),
     ],
     ids=repr,
 )  # fmt: skip
-@pytest.mark.filterwarnings("ignore:Skipping features without any observed values")
+@pytest.mark.filterwarnings(
+    "ignore:Skipping features without any observed values", "ignore:invalid value"
+)
 def test_a_lowered_step_is_equal(step: Any, columns: list[str]) -> None:
     rows = ROWS[columns]
-    expected = step.fit(rows).transform(rows)
-    expected = expected.toarray() if hasattr(expected, "toarray") else np.asarray(expected)
+    expected = dense(step.fit(rows, VALUE).transform(rows))
 
-    np.testing.assert_array_equal(lowered(step, rows), expected.astype(float))
+    found = lowered(step, rows)
+
+    np.testing.assert_array_equal(found.value, expected)
+    assert not found.refused.any()
+
+
+@pytest.mark.parametrize("target", [TWO, THREE], ids=["two", "three"])
+def test_a_target_encoder_is_equal_for_classes(target: Any) -> None:
+    rows = ROWS[["colour", "size", "grade"]]
+    step = TargetEncoder().fit(rows, target)
+    np.testing.assert_array_equal(lowered(step, rows).value, step.transform(rows))
 
 
 @pytest.mark.parametrize("encoder", [
     OneHotEncoder(handle_unknown="ignore"),
     OneHotEncoder(handle_unknown="infrequent_if_exist", min_frequency=0.1),
     OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=-7),
+    OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=-7, min_frequency=0.1),
+    TargetEncoder(target_type="continuous"),
 ], ids=repr)  # fmt: skip
 def test_an_unknown_category_is_encoded_as_the_encoder_says(encoder: Any) -> None:
-    fitted = encoder.fit(ROWS[["colour"]])
+    seen = ROWS[["colour"]]
+    fitted = encoder.fit(seen, VALUE)
     strange = pd.DataFrame({"colour": ["red", "violet", "grey"]})
-    expected = fitted.transform(strange)
-    expected = expected.toarray() if hasattr(expected, "toarray") else expected
 
-    signature = signature_of(fitted, ROWS[["colour"]], "frame", {"colour": "allow"}, "refuse")
-    matrix = input_matrix(signature)
-    lowering = Lowering(TRANSFORMERS, PREDICTORS, matrix)
-    given = lowering.transform(fitted, matrix)
-    session = onnxruntime.InferenceSession(lowering.graph.model(1, {"out": given.value}))
-    values = matrix.columns[0].vocabulary
-    assert values is not None
-    plan = Lowered(vocabularies={"colour": tuple(values.values)}, links=())
-    inputs = plan.matrix(signature, {"colour": strange["colour"].to_numpy(dtype=object)})
-    np.testing.assert_array_equal(session.run(None, {"features": inputs})[0], expected)
+    found = lowered(fitted, strange, seen)
+
+    np.testing.assert_array_equal(found.value, dense(fitted.transform(strange)))
 
 
 def _transformed(step: Any, signature: Signature) -> Any:

@@ -131,8 +131,10 @@ def libraries(model: Any) -> dict[str, str]:
     return used if booster is None else used | boosters.versions(booster)
 
 
-def estimators(model: Any) -> Iterator[Any]:
-    """The model and every fitted estimator inside it, however deep."""
+def estimators(model: Any, closed: frozenset[str] = frozenset()) -> Iterator[Any]:
+    """The model and every fitted estimator inside it, however deep; of those whose type's name is
+    in `closed`, none inside.
+    """
     seen: set[int] = set()
     stack = [model]
     while stack:
@@ -148,7 +150,8 @@ def estimators(model: Any) -> Iterator[Any]:
             stack.extend(value.flat)
         elif hasattr(value, "get_params") and not isinstance(value, type):
             yield value
-            stack.extend(vars(value).values())
+            if type(value).__name__ not in closed:
+                stack.extend(vars(value).values())
         elif type(value).__module__.startswith("sklearn.") and hasattr(value, "__dict__"):
             stack.extend(vars(value).values())  # such as _CalibratedClassifier
 
@@ -183,8 +186,10 @@ BITS = frozenset(
         "SimpleImputer", "MissingIndicator",
         "Binarizer", "MaxAbsScaler", "MinMaxScaler", "RobustScaler", "StandardScaler",
         "OneHotEncoder", "OrdinalEncoder", "TargetEncoder",
-        "GenericUnivariateSelect", "SelectFdr", "SelectFpr", "SelectFwe", "SelectKBest",
-        "SelectPercentile", "VarianceThreshold",
+        "KBinsDiscretizer", "PolynomialFeatures",
+        "GenericUnivariateSelect", "RFE", "RFECV", "SelectFdr", "SelectFpr", "SelectFromModel",
+        "SelectFwe", "SelectKBest", "SelectPercentile", "SequentialFeatureSelector",
+        "VarianceThreshold",
         "DecisionTreeClassifier", "DecisionTreeRegressor",
         "ExtraTreeClassifier", "ExtraTreeRegressor",
         "ExtraTreesClassifier", "ExtraTreesRegressor",
@@ -198,25 +203,48 @@ BITS = frozenset(
     }
 )  # fmt: skip
 
+# These only select, by what an estimator inside them said in training.
+_SELECTORS = frozenset({"SelectFromModel", "SequentialFeatureSelector"})
+# numpy's functions that IEEE 754 defines to the last bit.
+_EXACT_FUNCTIONS = frozenset(
+    {
+        "abs", "absolute", "ceil", "fabs", "floor", "negative", "reciprocal", "rint", "sign",
+        "sqrt", "square",
+    }
+)  # fmt: skip
+
 # With these losses a boosted regressor's answer is its raw score, and has no exp.
 _IDENTITY_LINKS = frozenset({"squared_error", "absolute_error", "quantile", "huber"})
-_BOOSTED_REGRESSORS = frozenset({"GradientBoostingRegressor", "HistGradientBoostingRegressor"})
 
 
 def exactness_of(model: Any) -> Exactness:
-    for estimator in estimators(model):
+    for estimator in estimators(model, closed=_SELECTORS):
         name = type(estimator).__name__
-        if name in _BOOSTED_REGRESSORS and estimator.loss in _IDENTITY_LINKS:
-            continue
-        if name == "FunctionTransformer" and estimator.func is None:
-            continue  # what "passthrough" becomes
         if boosters.is_booster(estimator):
             if boosters.exactness_of(estimator) == "close":
                 return "close"
             continue
-        if name not in BITS or not _is_sklearns(type(estimator)):
+        if not (name in BITS or _is_exact(estimator)) or not _is_sklearns(type(estimator)):
             return "close"
     return "bits"
+
+
+def _is_exact(estimator: Any) -> bool:
+    """Of those that are, with some of their parameters."""
+    match type(estimator).__name__:
+        case "GradientBoostingRegressor" | "HistGradientBoostingRegressor":
+            return estimator.loss in _IDENTITY_LINKS
+        case "FunctionTransformer":
+            name = getattr(estimator.func, "__name__", "")
+            # None is what "passthrough" becomes.
+            return estimator.func is None or (
+                name in _EXACT_FUNCTIONS and estimator.func is getattr(np, name)
+            )
+        case "Normalizer":
+            return bool(estimator.norm == "max")
+        case "QuantileTransformer":
+            return bool(estimator.output_distribution == "uniform")
+    return False
 
 
 def _is_sklearns(kind: type) -> bool:

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
-from tabserve.lower.graph import CannotLower, Matrix
+from tabserve.lower.graph import Matrix
 from tabserve.lower.lowering import Lowering, Scores
 
 
@@ -52,9 +52,3 @@ def _weighted(matrix: Matrix, weight: float | None, lowering: Lowering) -> Matri
         return matrix
     value = lowering.graph.node("Mul", matrix.numbers(), lowering.graph.constant(float(weight)))
     return Matrix(value, matrix.columns, matrix.is_sparse)
-
-
-def function_transformer(step: Any, matrix: Matrix, lowering: Lowering) -> Matrix:
-    if step.func is not None:
-        raise CannotLower("a FunctionTransformer of a function of one's own")
-    return matrix

@@ -10,6 +10,7 @@ import numpy as np
 
 from tabserve.lower.graph import CannotLower, Column, Graph, Matrix
 from tabserve.lower.lowering import Lowering
+from tabserve.types import Array
 
 
 def one_hot_encoder(step: Any, matrix: Matrix, lowering: Lowering) -> Matrix:
@@ -34,11 +35,25 @@ def one_hot_encoder(step: Any, matrix: Matrix, lowering: Lowering) -> Matrix:
 
 def ordinal_encoder(step: Any, matrix: Matrix, lowering: Lowering) -> Matrix:
     graph = lowering.graph
-    if getattr(step, "_infrequent_enabled", False):
-        raise CannotLower("an OrdinalEncoder with infrequent categories")
-    return graph.concat(
-        [_ordinal(step, i, graph.select(matrix, [i]), graph) for i in range(len(step.categories_))]
-    )
+    unknown = step.unknown_value if step.handle_unknown == "use_encoded_value" else np.nan
+    numbers = [_ordinals(step, i) for i in range(matrix.width)]
+    table = np.concatenate([np.append(float(unknown), each) for each in numbers])
+    value = graph.node("Gather", graph.constant(table), _places(step, matrix, graph))
+    return Matrix(value, tuple(_encoded(column) for column in matrix.columns))
+
+
+def target_encoder(step: Any, matrix: Matrix, lowering: Lowering) -> Matrix:
+    graph = lowering.graph
+    means = np.atleast_1d(step.target_mean_)
+    n = len(means)  # of classes, where there are more than two
+    encodings = [
+        np.stack(step.encodings_[start : start + n], axis=1)
+        for start in range(0, len(step.encodings_), n)
+    ]
+    table = np.concatenate([np.concatenate([means[np.newaxis], each]) for each in encodings])
+    encoded = graph.node("Gather", graph.constant(table), _places(step, matrix, graph), axis=0)
+    value = graph.node("Reshape", encoded, graph.constant([0, matrix.width * n], np.int64))
+    return Matrix(value, tuple(_encoded(column) for column in matrix.columns for _ in means))
 
 
 def _encoded(column: Column) -> Column:
@@ -90,19 +105,35 @@ def _with_unknown(
     return total
 
 
-def _ordinal(step: Any, i: int, column: Matrix, graph: Graph) -> Matrix:
-    categories = step.categories_[i]
-    numbers = np.arange(len(categories), dtype=np.float64)
+def _ordinals(step: Any, i: int) -> Array:
+    """What stands for each category of feature i."""
+    numbers = np.arange(len(step.categories_[i]), dtype=np.float64)
+    if step._infrequent_enabled and step._default_to_infrequent_mappings[i] is not None:
+        mapping = step._default_to_infrequent_mappings[i]  # without the missing one, the last
+        numbers[: len(mapping)] = mapping
     if i in step._missing_indices:
         numbers[step._missing_indices[i]] = step.encoded_missing_value
-    unknown = step.unknown_value if step.handle_unknown == "use_encoded_value" else np.nan
-    codes = [column.columns[0].code(category) for category in categories]
-    equal = graph.as_double(_equal(column.value, codes, graph))
-    # The place of the one that is equal, from 1; 0 where none is.
-    places = graph.constant(np.arange(1.0, len(codes) + 1).reshape(-1, 1))
-    place = graph.as_integer(graph.node("MatMul", equal, places))
-    table = graph.constant(np.append(float(unknown), numbers))
-    return Matrix(graph.node("Gather", table, place, axis=0), (_encoded(column.columns[0]),))
+    return numbers
+
+
+def _places(step: Any, matrix: Matrix, graph: Graph) -> str:
+    """Of each value its category's place in a table of all features' categories one after another,
+    of which each feature's begin with the unknown one.
+    """
+    sizes = [len(categories) for categories in step.categories_]
+    starts = np.cumsum([0, *(size + 1 for size in sizes[:-1])])
+    features = np.repeat(np.arange(len(sizes)), sizes).tolist()
+    codes = [
+        column.code(category)
+        for column, categories in zip(matrix.columns, step.categories_, strict=True)
+        for category in categories
+    ]
+    equal = _equal(graph.select(matrix, features).value, codes, graph)
+    # From 1 on, of the one that is equal; 0 where none is.
+    numbers = np.zeros((len(codes), len(sizes)))
+    numbers[np.arange(len(codes)), features] = np.concatenate([np.arange(n) + 1.0 for n in sizes])
+    place = graph.node("MatMul", graph.as_double(equal), graph.constant(numbers))
+    return graph.as_integer(graph.node("Add", place, graph.constant([starts])))
 
 
 def _equal(values: str, codes: list[float], graph: Graph) -> str:

@@ -112,7 +112,7 @@ class _Exponential:
         left = graph.node("Sub", left, graph.node("Mul", whole, graph.constant(low)))
         if rest is not None:
             left = graph.node("Add", left, rest)
-        self._more = graph.node("Mul", left, _polynomial(graph, left, _EXP_FACTORS))
+        self._more = graph.node("Mul", left, polynomial(graph, left, _EXP_FACTORS))
         offset = graph.constant(-_EXP_EXPONENTS[0] * _EXP_STEPS, np.int64)
         place = graph.node("Add", graph.as_integer(whole), offset)
         steps = graph.constant(_EXP_STEPS, np.int64)
@@ -159,7 +159,7 @@ class _Logarithm:
         tables = _logarithms(base)
         place = graph.as_integer(place)
         factors = tuple(factor * tables.of_e for factor in _LOG_FACTORS)
-        low = graph.node("Mul", rest, _polynomial(graph, rest, factors))
+        low = graph.node("Mul", rest, polynomial(graph, rest, factors))
         if lost is not None:
             low = graph.node("Add", low, graph.node("Div", lost, usual))
         for table, where in ((tables.step_low, place), (tables.exponent_low, exponent)):
@@ -215,7 +215,7 @@ def _scaled(graph: Graph, value: str, place: str, exponents: Sequence[int]) -> s
     return value
 
 
-def _polynomial(graph: Graph, value: str, coefficients: Sequence[float]) -> str:
+def polynomial(graph: Graph, value: str, coefficients: Sequence[float]) -> str:
     """coefficients: of the powers from 0 on."""
     *others, last = coefficients
     result = graph.constant(last)

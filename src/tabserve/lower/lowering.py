@@ -68,8 +68,21 @@ class Lowering:
 
     def as_double(self, matrix: Matrix) -> str:
         """Its numbers, of which scikit-learn refuses those that are not finite."""
+        self.refuse(self.graph.node("IsNaN", matrix.numbers()))
+        return self.as_double_or_missing(matrix)
+
+    def as_double_or_missing(self, matrix: Matrix) -> str:
+        """Its numbers, of which scikit-learn refuses infinite ones, and lets pass missing ones."""
         self.refused_if_infinite.append(matrix.numbers())
         return matrix.value
+
+    def refuse(self, condition: str) -> None:
+        """condition: of shape (n_rows, n), boolean."""
+        graph = self.graph
+        infinity = graph.constant(np.inf)
+        self.refused_if_infinite.append(
+            graph.node("Where", condition, infinity, graph.constant(0.0))
+        )
 
     def transform(self, step: Any, matrix: Matrix) -> Matrix:
         """Raises CannotLower, naming the step."""
