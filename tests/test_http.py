@@ -16,7 +16,8 @@ import pytest
 
 from tabserve import errors
 from tabserve.auth import Keys, add_key
-from tabserve.http import Dispatcher, Route, Turn, error_response, json_response, run, run_async
+from tabserve.flows import Turn, run
+from tabserve.http import Dispatcher, Route, error_response, json_response
 from tabserve.limits import RateLimiter
 from tabserve.logs import RequestLog
 from tabserve.metrics import Metrics
@@ -29,9 +30,10 @@ ROW = "Ada Lovelace, 36"
 Drive = Callable[[Dispatcher, Request], Response]
 
 
-async def stays() -> None:
-    """A client that waits for its answer."""
-    await asyncio.get_running_loop().create_future()
+async def answered(core: Dispatcher, request: Request) -> Response:
+    answer: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
+    Turn().begin(core.respond(request), request, answer.set_result)
+    return await answer
 
 
 @pytest.fixture(params=["thread", "loop"])
@@ -39,7 +41,7 @@ def drive(request: pytest.FixtureRequest) -> Drive:
     """Takes a request through a dispatcher."""
     if request.param == "thread":
         return lambda core, asked: run(core.respond(asked), asked)
-    return lambda core, asked: asyncio.run(run_async(core.respond(asked), asked, stays, Turn()))
+    return lambda core, asked: asyncio.run(answered(core, asked))
 
 
 def asked(method: str = "GET", path: str = "/it", body: bytes = b"", **headers: str) -> Request:
@@ -75,33 +77,13 @@ def in_flight(metrics: Metrics) -> float:
     return metrics.in_flight._value.get()
 
 
-class LaterFuture(Future[Any]):
-    """One that is done, with the outcome, as soon as somebody waits for it in another thread."""
-
-    def __init__(self, outcome: Any) -> None:
-        super().__init__()
-        self._outcome = outcome
-
-    def done(self) -> bool:
-        if not super().done() and self.set_running_or_notify_cancel():
-            threading.Thread(target=self._finish).start()
-        return super().done()
-
-    def exception(self, timeout: float | None = None) -> BaseException | None:
-        self.done()
-        return super().exception(timeout)
-
-    def set_running_or_notify_cancel(self) -> bool:
-        with self._condition:
-            if self._state != "PENDING":
-                return False
-        return super().set_running_or_notify_cancel()
-
-    def _finish(self) -> None:
-        if isinstance(self._outcome, BaseException):
-            self.set_exception(self._outcome)
-        else:
-            self.set_result(self._outcome)
+def later(outcome: Any) -> Future[Any]:
+    """Comes to it in another thread, and soon."""
+    future: Future[Any] = Future()
+    failed = isinstance(outcome, BaseException)
+    finish = future.set_exception if failed else future.set_result
+    threading.Timer(0.001, finish, (outcome,)).start()
+    return future
 
 
 def waiting_for(make: Callable[[], Future[Any]]) -> Callable[[Request], Flow]:
@@ -114,8 +96,8 @@ def waiting_for(make: Callable[[], Future[Any]]) -> Callable[[Request], Flow]:
 
 def test_a_handler_is_sent_what_it_waited_for(drive: Drive) -> None:
     def handler(request: Request) -> Flow:
-        first = yield LaterFuture(1)
-        second = yield LaterFuture(first + 1)
+        first = yield later(1)
+        second = yield later(first + 1)
         return json_response([first, second])
 
     response = drive(dispatcher(handler), asked())
@@ -126,7 +108,7 @@ def test_a_handler_is_sent_what_it_waited_for(drive: Drive) -> None:
 def test_a_handler_may_catch_what_it_waited_for(drive: Drive) -> None:
     def handler(request: Request) -> Flow:
         try:
-            yield LaterFuture(ValueError(ROW))
+            yield later(ValueError(ROW))
         except ValueError:
             return json_response("caught")
         raise AssertionError
@@ -142,7 +124,7 @@ def test_a_handler_may_catch_what_it_waited_for(drive: Drive) -> None:
 def test_what_a_model_raises_is_told_to_nobody(
     drive: Drive, error: Exception, caplog: pytest.LogCaptureFixture
 ) -> None:
-    core = dispatcher(waiting_for(lambda: LaterFuture(error)))
+    core = dispatcher(waiting_for(lambda: later(error)))
 
     response = drive(core, asked())
 
@@ -186,32 +168,23 @@ def test_past_the_deadline_what_is_still_queued_is_given_up(drive: Drive) -> Non
     assert (response.status, queued.cancelled()) == (504, True)
 
 
-def test_a_client_that_leaves_gives_up_its_place_in_the_queue() -> None:
-    queued: Future[Any] = Future()
-    metrics = Metrics()
-    core, request = dispatcher(waiting_for(lambda: queued), metrics=metrics), asked()
-
-    async def leave() -> None:
-        task = asyncio.create_task(run_async(core.respond(request), request, stays, Turn()))
-        await asyncio.sleep(0)
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-
-    asyncio.run(leave())
-    assert (queued.cancelled(), in_flight(metrics)) == (True, 0)
-
-
-def test_rows_of_a_client_that_has_left_need_not_be_computed() -> None:
-    queued: Future[Any] = Future()
-    metrics = Metrics()
-    core, request = dispatcher(waiting_for(lambda: queued), metrics=metrics), asked()
+@pytest.mark.parametrize("is_running", [False, True])
+def test_nothing_is_computed_any_more_for_a_client_that_has_left(is_running: bool) -> None:
+    held: Future[Any] = Future()
+    if is_running:
+        held.set_running_or_notify_cancel()
+    metrics, responses = Metrics(), list[Response]()
+    core, request = dispatcher(waiting_for(lambda: held), metrics=metrics), asked()
 
     async def leaves() -> None:
-        await asyncio.sleep(0)
+        exchange = Turn().begin(core.respond(request), request, responses.append)
+        await _settled()
+        exchange.leave()
+        await _settled()
 
-    response = asyncio.run(run_async(core.respond(request), request, leaves, Turn()))
-    assert (response.status, queued.cancelled(), in_flight(metrics)) == (400, True, 0)
+    asyncio.run(leaves())
+    assert (held.cancelled(), in_flight(metrics)) == (not is_running, 0)
+    assert [response.status for response in responses] == [400]
 
 
 class Doubling:
@@ -230,36 +203,32 @@ class Doubling:
         return {"value": 2 * x}
 
 
-@pytest.mark.parametrize("sent", [[1, 2, 3], [1, -2, 3], [-1], [None, 2, 3]], ids=repr)
-def test_what_comes_in_one_turn_of_the_loop_is_computed_as_one_batch(
-    sent: list[int | None],
-) -> None:
+@pytest.mark.parametrize("sent", [[1, 2, 3], [1, -2, 3], [-1]], ids=repr)
+def test_what_comes_in_one_turn_of_the_loop_is_computed_as_one_batch(sent: list[int]) -> None:
     engine, turn, batches = Doubling(), Turn(), list[int]()
 
-    def flow(x: int | None) -> Flow:
-        outputs = yield Computation(engine, {"x": [x or 9]}, batches.append)
+    def handler(request: Request) -> Flow:
+        outputs = yield Computation(engine, {"x": [int(request.body)]}, batches.append)
         return json_response(outputs["value"].tolist())
 
-    async def answer(x: int | None) -> Any:
-        return (await run_async(flow(x), asked(), stays, turn)).body
+    core = dispatcher(fine, handler)
 
-    async def all_at_once() -> list[Any]:
-        tasks = [asyncio.ensure_future(answer(x)) for x in sent]
-        await asyncio.sleep(0)
-        for task, x in zip(tasks, sent, strict=True):
-            if x is None:
-                task.cancel()  # its client left
-        return await asyncio.gather(*tasks, return_exceptions=True)
+    async def all_at_once() -> list[Response]:
+        responses: list[Response] = []
+        for x in sent:
+            request = asked("POST", body=b"%d" % x)
+            turn.begin(core.respond(request), request, responses.append)
+        await _settled()
+        return responses
 
     found = asyncio.run(all_at_once())
 
-    expected = {None: asyncio.CancelledError, -1: ValueError, -2: ValueError}
-    for x, answered in zip(sent, found, strict=True):
-        if x in expected:
-            assert isinstance(answered, expected[x])
+    for x, response in zip(sent, found, strict=True):
+        if x < 0:
+            assert told(response) == (500, "internal", "The server failed.")
         else:
-            assert answered == b"[%d]" % (2 * (x or 0))
-    assert batches == [engine.calls[0]] == [len(sent) - sent.count(None)]
+            assert response.body == b"[%d]" % (2 * x)
+    assert batches == [engine.calls[0]] == [len(sent)]
 
 
 async def _settled() -> None:
@@ -279,12 +248,13 @@ def test_asyncio_does_not_log_an_error_of_the_model_that_may_hold_the_row(
     request = asked()
 
     async def call() -> None:
-        task = asyncio.create_task(run_async(core.respond(request), request, stays, Turn()))
+        answer: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
+        exchange = Turn().begin(core.respond(request), request, answer.set_result)
         await _settled()
         if caller == "leaves":
-            task.cancel()
+            exchange.leave()
         if caller != "waits":
-            await asyncio.wait({task})
+            await answer
         running.set_exception(ValueError(ROW))
         await _settled()
 
@@ -299,12 +269,11 @@ def test_the_event_loop_answers_others_while_a_handler_waits() -> None:
     core = dispatcher(waiting_for(lambda: held))
 
     async def both() -> tuple[Response, Response]:
-        slow, quick = asked(), asked(path="/open")
-        waiting = asyncio.create_task(run_async(core.respond(slow), slow, stays, Turn()))
-        await asyncio.sleep(0)
-        answered = await run_async(core.respond(quick), quick, stays, Turn())
+        slow = asyncio.create_task(answered(core, asked()))
+        await _settled()
+        quick = await answered(core, asked(path="/open"))
         held.set_result("slow")
-        return answered, await waiting
+        return quick, await slow
 
     assert [answer.body for answer in asyncio.run(both())] == [b'"open"', b'"slow"']
 
@@ -331,7 +300,7 @@ ERRORS = [
 def test_the_operator_is_told_of_a_model_that_breaks_its_contract(
     drive: Drive, error: errors.TabserveError, caplog: pytest.LogCaptureFixture
 ) -> None:
-    drive(dispatcher(waiting_for(lambda: LaterFuture(error))), asked(x_request_id="7"))
+    drive(dispatcher(waiting_for(lambda: later(error))), asked(x_request_id="7"))
 
     assert caplog.messages == [f"request 7 failed: {error}"]
 
@@ -342,7 +311,7 @@ def test_every_error_has_one_shape_and_is_counted_by_its_code(
 ) -> None:
     metrics = Metrics()
 
-    response = drive(dispatcher(waiting_for(lambda: LaterFuture(error)), metrics=metrics), asked())
+    response = drive(dispatcher(waiting_for(lambda: later(error)), metrics=metrics), asked())
 
     assert told(response) == (status, code, "No.")
     assert metrics.errors.labels(code)._value.get() == 1
@@ -458,7 +427,7 @@ def test_every_request_is_one_line_and_an_error_has_its_code_and_no_row(
     drive: Drive, tmp_path: Path
 ) -> None:
     log = RequestLog(str(tmp_path / "log"))
-    core = dispatcher(fine, waiting_for(lambda: LaterFuture(ValueError(ROW))), log=log)
+    core = dispatcher(fine, waiting_for(lambda: later(ValueError(ROW))), log=log)
     for request in (asked(x_request_id="1"), asked("POST", body=ROW.encode(), x_request_id="2")):
         drive(core, request)
     drive(core, asked(path="/no\nwhere" + "x" * 1000, x_request_id="3"))

@@ -1,27 +1,22 @@
-"""HTTP without a framework: routes, the path of a request, the error body, and two ways to run it.
+"""HTTP without a framework: routes, the path of a request, and the error body.
 
-A handler is a function of a Request; where it waits it is a generator that yields the Future it
-waits for. `run` drives it in a thread, `run_async` on an event loop, and neither shows in it.
+A handler is a function of a Request; where it waits it is a generator that yields what it waits
+for. Whether a thread or an event loop drives it (flows.py) does not show in it.
 """
 
-import asyncio
 import logging
 import math
 import re
 import time
 import traceback
-from collections.abc import Callable, Coroutine, Generator, Iterable
-from concurrent.futures import Future
+from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
 
 from tabserve.auth import HEADER, Keys
-from tabserve.batching import computed
 from tabserve.errors import (
-    BadRequest,
-    DeadlineExceeded,
     Internal,
     InvalidInput,
     MethodNotAllowed,
@@ -33,7 +28,7 @@ from tabserve.errors import (
 from tabserve.limits import RateLimiter
 from tabserve.logs import LogLine, RequestLog
 from tabserve.metrics import Metrics
-from tabserve.types import Computation, Flow, Handler, Request, Response, new_ids, timestamp
+from tabserve.types import Flow, Handler, Request, Response, new_ids, timestamp
 
 logger = logging.getLogger("tabserve")
 
@@ -176,9 +171,6 @@ class Dispatcher:
         self._log.write(lines, response.n_log_lines)
 
 
-_Step = Callable[[], "Future[Any] | Computation"]
-
-
 def json_response(content: Any, status: int = 200) -> Response:
     return Response(status, orjson.dumps(content))
 
@@ -196,116 +188,6 @@ def error_response(error: TabserveError, request_id: str) -> Response:
         # Whole seconds, and never before the moment itself.
         response.headers["Retry-After"] = str(max(1, math.ceil(retry_after_s)))
     return response
-
-
-def run(flow: Flow, request: Request) -> Response:
-    """Drive a flow to its response in this thread."""
-    step: _Step = lambda: next(flow)  # noqa: E731
-    while True:
-        try:
-            future = step()
-        except StopIteration as stop:
-            return stop.value  # type: ignore[no-any-return]
-        if isinstance(future, Computation):
-            (result,) = computed([future])
-            step = _going_on(flow, result)
-            continue
-        try:
-            future.exception(timeout=max(0.0, request.deadline - time.monotonic()))
-        except TimeoutError:
-            future.cancel()
-        step = _resumption(flow, future)
-
-
-class Turn:
-    """What the requests of one turn of the event loop have to compute: at its end, as one batch.
-
-    Nothing waits for requests that may come. What the processor has to fetch for a computation,
-    which is most of what a single row costs, it fetches once.
-    """
-
-    def __init__(self) -> None:
-        self._waiting: list[tuple[Computation, asyncio.Future[Any]]] = []
-
-    async def result(self, computation: Computation) -> Any:
-        """Its outputs, or the error that it comes to."""
-        loop = asyncio.get_running_loop()
-        if not self._waiting:
-            loop.call_soon(self._end)
-        future: asyncio.Future[Any] = loop.create_future()
-        self._waiting.append((computation, future))
-        return await future
-
-    def _end(self) -> None:
-        waiting, self._waiting = self._waiting, []
-        wanted = [(one, future) for one, future in waiting if not future.done()]
-        for (_, future), result in zip(wanted, computed([one for one, _ in wanted]), strict=True):
-            future.set_result(result)
-
-
-async def run_async(
-    flow: Flow, request: Request, left: Callable[[], Coroutine[Any, Any, None]], turn: Turn
-) -> Response:
-    """Drive a flow to its response without blocking the event loop.
-
-    left: ends once the client has left; its rows need not be computed then.
-    """
-    step: _Step = lambda: next(flow)  # noqa: E731
-    while True:
-        try:
-            future = step()
-        except StopIteration as stop:
-            return stop.value  # type: ignore[no-any-return]
-        if isinstance(future, Computation):
-            try:
-                step = _going_on(flow, await turn.result(future))
-            except asyncio.CancelledError:
-                flow.close()
-                raise
-            continue
-        if not future.done():
-            timeout_s = max(0.0, request.deadline - time.monotonic())
-            waiting = asyncio.wrap_future(future)
-            leaving = asyncio.ensure_future(left())
-            for awaited in (waiting, leaving):
-                # asyncio logs an error that nobody looked at, and its message may hold the row.
-                awaited.add_done_callback(lambda done: done.cancelled() or done.exception())
-            try:
-                await asyncio.wait(
-                    {waiting, leaving},
-                    timeout=timeout_s,
-                    return_when=asyncio.FIRST_COMPLETED,
-                )
-            except asyncio.CancelledError:
-                future.cancel()
-                flow.close()
-                raise
-            finally:
-                leaving.cancel()
-            if not future.done():
-                future.cancel()
-                if leaving.done():
-                    step = _failing(flow, BadRequest("The client left before its answer."))
-                    continue
-        step = _resumption(flow, future)
-
-
-def _resumption(flow: Flow, future: "Future[Any]") -> _Step:
-    """How the flow goes on: with the result, the failure, or the deadline's."""
-    if not future.done() or future.cancelled():
-        return _failing(flow, DeadlineExceeded("The model did not answer in time."))
-    return _going_on(flow, future.exception() or future.result())
-
-
-def _going_on(flow: Flow, result: Any) -> _Step:
-    """With what was computed, or the error that it came to."""
-    if isinstance(result, BaseException):
-        return _failing(flow, result)
-    return lambda: flow.send(result)
-
-
-def _failing(flow: Flow, error: BaseException) -> _Step:
-    return lambda: flow.throw(error)
 
 
 def _request_id(given: str | None) -> str:

@@ -149,10 +149,12 @@ def _refuse(error: Exception, exit_code: int) -> NoReturn:
 def _uvicorn_config(app: Any, settings: Settings, **more: Any) -> Any:
     import uvicorn
 
+    from tabserve.connection import Connections
+
     return uvicorn.Config(
         app,
         loop="uvloop",  # without it, several workers stall 44 ms a request (no TCP_NODELAY)
-        http="httptools",
+        http=Connections(),  # type: ignore[arg-type] # whatever can be called
         access_log=False,  # TabServe logs each request itself
         log_config=None,
         server_header=False,

@@ -10,8 +10,9 @@ from fastapi.openapi.utils import get_openapi
 from starlette.concurrency import run_in_threadpool
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from tabserve.http import Dispatcher, Turn, run_async
-from tabserve.types import Request
+from tabserve.flows import Turn
+from tabserve.http import Dispatcher
+from tabserve.types import Flow, Request, Response
 
 
 def app(
@@ -34,24 +35,35 @@ def app(
         openapi_url=None,  # TabServe's own route answers it, see own_operations
         lifespan=lifespan,
     )
+    made.dispatcher = dispatcher
     # What no route matches comes here: inside every middleware, and ahead of FastAPI's machinery
     # for endpoints, which costs several times more than all else on the path of a request.
-    made.router.default = made.endpoint = _endpoint(dispatcher, made.router.default)
+    made.router.default = made.endpoint = _endpoint(made, made.router.default)
     return made
 
 
 class App(FastAPI):
-    """endpoint: answers what no route of the user's does."""
+    """endpoint: answers what no route of the user's does. turn: of the app's event loop."""
 
+    dispatcher: Callable[[], Dispatcher]
     endpoint: ASGIApp
 
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.turn = Turn()
+
+    @property
+    def is_bare(self) -> bool:
+        """With nothing of the user's on the way, neither need be what FastAPI's own layers are
+        there for: they take as long as reading the record and writing the answer.
+        """
+        return not (self.user_middleware or self.routes or self.root_path)
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        # With nothing of the user's on the way, neither is what FastAPI's own layers are there for:
-        # they take as long as reading the record and writing the answer.
-        if scope["type"] != "http" or self.user_middleware or self.routes or self.root_path:
-            await super().__call__(scope, receive, send)
-        else:
+        if scope["type"] == "http" and self.is_bare:
             await self.endpoint(scope, receive, send)
+        else:
+            await super().__call__(scope, receive, send)
 
 
 def own_operations(made: FastAPI) -> dict[str, Any]:
@@ -61,26 +73,17 @@ def own_operations(made: FastAPI) -> dict[str, Any]:
     return get_openapi(title=made.title, version=made.version, routes=made.routes)
 
 
-def _endpoint(dispatcher: Callable[[], Dispatcher], elsewhere: ASGIApp) -> ASGIApp:
-    turn = Turn()
-
+def _endpoint(app: App, elsewhere: ASGIApp) -> ASGIApp:
     async def endpoint(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await elsewhere(scope, receive, send)
             return
-        core = dispatcher()
+        core = app.dispatcher()
         body = await _body(receive, core.max_body)
         if body is None:
             return
         request = _request(scope, body)
-
-        async def left() -> None:
-            with suppress(Exception):  # a middleware may allow no look beyond the body
-                if (await receive())["type"] == "http.disconnect":
-                    return
-            await asyncio.get_running_loop().create_future()  # until it is cancelled
-
-        response = await run_async(core.respond(request), request, left, turn)
+        response = await _answer(app.turn, core.respond(request), request, receive)
         headers = [
             (b"content-type", response.content_type.encode()),
             (b"content-length", b"%d" % len(response.body)),
@@ -91,6 +94,27 @@ def _endpoint(dispatcher: Callable[[], Dispatcher], elsewhere: ASGIApp) -> ASGIA
         await send({"type": "http.response.body", "body": sent})
 
     return endpoint
+
+
+async def _answer(turn: Turn, flow: Flow, request: Request, receive: Receive) -> Response:
+    answer: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
+    exchange = turn.begin(
+        flow, request, lambda response: None if answer.done() else answer.set_result(response)
+    )
+
+    async def watch() -> None:
+        with suppress(Exception):  # a middleware may allow no look beyond the body
+            if (await receive())["type"] == "http.disconnect":
+                exchange.leave()
+
+    watching = asyncio.ensure_future(watch())
+    try:
+        return await answer
+    except asyncio.CancelledError:
+        exchange.leave()
+        raise
+    finally:
+        watching.cancel()
 
 
 async def _body(receive: Receive, limit: int) -> bytes | None:

@@ -3,7 +3,8 @@
 from collections.abc import Callable
 
 from tabserve.errors import BadRequest, MissingExtra
-from tabserve.http import Dispatcher, run
+from tabserve.flows import run
+from tabserve.http import Dispatcher
 from tabserve.types import Request
 
 try:
