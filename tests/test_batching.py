@@ -2,29 +2,32 @@
 
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-import numpy as np
 import pytest
 
 from tabserve.batching import MAX_JOINED_ROWS, Batcher
 from tabserve.errors import (
-    BadModelOutput,
     DeadlineExceeded,
     Internal,
     ModelNotReady,
     Overloaded,
 )
-from tabserve.types import Columns, Outputs
 
 PATIENCE_S = 20
 
 
-class Doubler:
-    """Doubles x and notes each call's rows. It may be held; `poison` is called for the row -1."""
+class Rows(list[int]):
+    """What a request wants computed."""
 
-    name = "doubler"
+    @property
+    def n_rows(self) -> int:
+        return len(self)
+
+
+class Doubler:
+    """Doubles and notes each call's rows. It may be held; `poison` is called for the row -1."""
 
     def __init__(self, poison: Callable[[], Any] | None = None) -> None:
         self.calls: list[list[int]] = []
@@ -32,17 +35,17 @@ class Doubler:
         self.release = threading.Event()
         self._poison = poison
 
-    def predict(self, columns: Columns) -> Outputs:
-        self.calls.append(columns["x"].tolist())
+    def __call__(self, requests: Sequence[Rows]) -> list[list[int]]:
+        self.calls.append([row for request in requests for row in request])
         self.entered.set()
         assert self.release.wait(PATIENCE_S)
-        if self._poison is not None and -1 in columns["x"]:
+        if self._poison is not None and -1 in self.calls[-1]:
             self._poison()
-        return {"value": 2.0 * columns["x"], "proba": np.stack([columns["x"]] * 2, axis=1)}
+        return [[2 * row for row in request] for request in requests]
 
 
-def rows(*values: int) -> Columns:
-    return {"x": np.array(values)}
+def rows(*values: int) -> Rows:
+    return Rows(values)
 
 
 def raising(error: BaseException) -> Callable[[], None]:
@@ -74,8 +77,8 @@ def test_an_idle_engine_is_called_at_once_and_alone(made: Any) -> None:
     engine, batcher = made()
     engine.release.set()
 
-    assert batcher.submit(rows(1)).result(PATIENCE_S)["value"].tolist() == [2.0]
-    assert batcher.submit(rows(2)).result(PATIENCE_S)["value"].tolist() == [4.0]
+    assert batcher.submit(rows(1)).result(PATIENCE_S) == [2]
+    assert batcher.submit(rows(2)).result(PATIENCE_S) == [4]
     assert engine.calls == [[0], [1], [2]]
 
 
@@ -87,15 +90,13 @@ def test_what_queued_meanwhile_is_one_call_in_order_of_arrival(made: Any) -> Non
     answers = [future.result(PATIENCE_S) for future in futures]
 
     assert engine.calls == [[0], [1, 2, 3, 4, 5, 6]]
-    assert [answer["value"].tolist() for answer in answers] == [[2], [4, 6, 8], [10, 12]]
-    assert [answer["proba"][:, 0].tolist() for answer in answers] == [[1], [2, 3, 4], [5, 6]]
+    assert answers == [[2], [4, 6, 8], [10, 12]]
 
 
-def test_the_sizes_of_the_batches_and_of_the_queue_are_told() -> None:
-    batches: list[int] = []
+def test_the_length_of_the_queue_is_told() -> None:
     depths: list[int] = []
     engine = Doubler()
-    batcher = Batcher(engine, on_batch=batches.append, on_depth=depths.append)
+    batcher = Batcher(engine, on_depth=depths.append)
     batcher.submit(rows(0))
     assert engine.entered.wait(PATIENCE_S)
     for values in ([1], [2, 3]):
@@ -103,7 +104,7 @@ def test_the_sizes_of_the_batches_and_of_the_queue_are_told() -> None:
     engine.release.set()
     batcher.close()
 
-    assert (batches, depths) == ([1, 3], [1, 0, 1, 2, 0])
+    assert depths == [1, 0, 1, 2, 0]
 
 
 def test_many_threads_each_get_their_own_rows_back(made: Any) -> None:
@@ -114,7 +115,7 @@ def test_many_threads_each_get_their_own_rows_back(made: Any) -> None:
     def call(n: int) -> None:
         for i in range(50):
             values = list(range(1000 * n + i, 1000 * n + i + 1 + i % 4))
-            got = batcher.submit(rows(*values)).result(PATIENCE_S)["value"].tolist()
+            got = batcher.submit(rows(*values)).result(PATIENCE_S)
             wrong.extend(a for a, b in zip(got, values, strict=True) if a != 2 * b)
 
     threads = [threading.Thread(target=call, args=(n,)) for n in range(8)]
@@ -131,8 +132,8 @@ def test_a_batch_is_closed_at_its_limit_and_a_large_request_is_not_split(made: A
     small = [batcher.submit(rows(7)) for _ in range(3)]
     engine.release.set()
 
-    assert len(large.result(PATIENCE_S)["value"]) == MAX_JOINED_ROWS + 1
-    assert [future.result(PATIENCE_S)["value"].tolist() for future in small] == [[14.0]] * 3
+    assert len(large.result(PATIENCE_S)) == MAX_JOINED_ROWS + 1
+    assert [future.result(PATIENCE_S) for future in small] == [[14]] * 3
     assert [len(call) for call in engine.calls] == [1, MAX_JOINED_ROWS + 1, 3]
 
 
@@ -152,8 +153,8 @@ def test_one_cancelled_caller_does_not_hang_the_batch_and_costs_it_nothing(made:
     assert gone.cancel()
     engine.release.set()
 
-    assert first.result(PATIENCE_S)["value"].tolist() == [2.0]
-    assert last.result(PATIENCE_S)["value"].tolist() == [6.0]
+    assert first.result(PATIENCE_S) == [2]
+    assert last.result(PATIENCE_S) == [6]
     assert engine.calls == [[0], [1, 3]]
 
 
@@ -175,7 +176,7 @@ def test_a_caller_cannot_leave_a_batch_that_is_being_computed(made: Any) -> None
     assert engine.entered.wait(PATIENCE_S)
 
     assert not future.cancel()
-    assert future.result(PATIENCE_S)["value"].tolist() == [2.0]
+    assert future.result(PATIENCE_S) == [2]
 
 
 def test_a_poisonous_row_fails_alone(made: Any) -> None:
@@ -185,8 +186,8 @@ def test_a_poisonous_row_fails_alone(made: Any) -> None:
     engine.release.set()
 
     assert bad.exception(PATIENCE_S) is poison
-    assert good.result(PATIENCE_S)["value"].tolist() == [2.0]
-    assert other.result(PATIENCE_S)["value"].tolist() == [4.0]
+    assert good.result(PATIENCE_S) == [2]
+    assert other.result(PATIENCE_S) == [4]
     assert engine.calls == [[0], [1, -1, 2], [1], [-1, 2], [-1], [2]]
 
 
@@ -196,11 +197,7 @@ def test_the_poisonous_row_is_found_by_halving(made: Any) -> None:
     engine.release.set()
 
     assert isinstance(futures[100].exception(PATIENCE_S), ValueError)
-    good = [
-        future.result(PATIENCE_S)["value"].tolist()
-        for future in futures
-        if future is not futures[100]
-    ]
+    good = [future.result(PATIENCE_S) for future in futures if future is not futures[100]]
     assert good == [[2.0 * n] for n in range(256) if n != 100]
     assert len(engine.calls) == 1 + 1 + 2 * 8  # what was first, all, and two halves eight times
 
@@ -218,8 +215,8 @@ def test_a_model_that_wants_to_end_the_server_fails_its_caller_only(
 
     assert isinstance(bad.exception(PATIENCE_S), Internal | MemoryError)
     for other in others:
-        assert other.result(PATIENCE_S)["value"].tolist() == [2.0]
-    assert batcher.submit(rows(5)).result(PATIENCE_S)["value"].tolist() == [10.0]
+        assert other.result(PATIENCE_S) == [2]
+    assert batcher.submit(rows(5)).result(PATIENCE_S) == [10]
 
 
 def test_sys_exit_in_a_model_is_named(made: Any) -> None:
@@ -230,47 +227,6 @@ def test_sys_exit_in_a_model_is_named(made: Any) -> None:
     assert str(bad.exception(PATIENCE_S)) == "The model raised SystemExit."
 
 
-class Short:
-    """Answers a row too few for more than one row, as a model that aggregates would."""
-
-    name = "short"
-
-    def predict(self, columns: Columns) -> Outputs:
-        return {"value": columns["x"][: max(1, len(columns["x"]) - 1)]}
-
-
-def test_answers_of_a_wrong_length_are_handed_to_nobody() -> None:
-    batcher = Batcher(Short())
-    future = batcher.submit(rows(1, 2, 3))
-
-    with pytest.raises(BadModelOutput, match="answered 2 rows of value for 3"):
-        future.result(PATIENCE_S)
-    assert batcher.submit(rows(1)).result(PATIENCE_S)["value"].tolist() == [1]
-    batcher.close()
-
-
-class Odd:
-    """Answers what no engine should."""
-
-    name = "odd"
-
-    def __init__(self, answer: Any) -> None:
-        self._answer = answer
-
-    def predict(self, columns: Columns) -> Outputs:
-        return self._answer
-
-
-@pytest.mark.parametrize("answer", [None, 3, {"value": None}, {"value": np.float64(1.0)}])
-def test_an_answer_that_is_none_fails_its_caller_and_nothing_else(answer: Any) -> None:
-    batcher = Batcher(Odd(answer))
-
-    futures = [batcher.submit(rows(1)) for _ in range(3)]
-
-    assert all(isinstance(future.exception(PATIENCE_S), Exception) for future in futures)
-    batcher.close()
-
-
 def test_past_its_bound_a_queue_refuses_at_once(made: Any) -> None:
     engine, batcher = made(max_queue=2)
     futures = [batcher.submit(rows(n)) for n in (1, 2)]
@@ -278,8 +234,8 @@ def test_past_its_bound_a_queue_refuses_at_once(made: Any) -> None:
     with pytest.raises(Overloaded, match="2 requests are waiting"):
         batcher.submit(rows(3))
     engine.release.set()
-    assert [future.result(PATIENCE_S)["value"].tolist() for future in futures] == [[2.0], [4.0]]
-    assert batcher.submit(rows(4)).result(PATIENCE_S)["value"].tolist() == [8.0]
+    assert [future.result(PATIENCE_S) for future in futures] == [[2], [4]]
+    assert batcher.submit(rows(4)).result(PATIENCE_S) == [8]
 
 
 def test_a_deadline_that_passed_in_the_queue_is_told_and_its_rows_are_not_computed(
@@ -292,7 +248,7 @@ def test_a_deadline_that_passed_in_the_queue_is_told_and_its_rows_are_not_comput
     engine.release.set()
 
     assert isinstance(late.exception(PATIENCE_S), DeadlineExceeded)
-    assert early.result(PATIENCE_S)["value"].tolist() == [4.0]
+    assert early.result(PATIENCE_S) == [4]
     assert engine.calls == [[0], [2]]
 
 
@@ -304,7 +260,7 @@ def test_close_leaves_a_model_behind_that_takes_too_long() -> None:
 
     assert not held.done()
     engine.release.set()
-    assert held.result(PATIENCE_S)["value"].tolist() == [2.0]
+    assert held.result(PATIENCE_S) == [2]
 
 
 def test_close_finishes_what_is_queued_and_takes_no_more() -> None:
@@ -316,7 +272,7 @@ def test_close_finishes_what_is_queued_and_takes_no_more() -> None:
     engine.release.set()
     closing.join(PATIENCE_S)
 
-    assert [future.result(0)["value"].tolist() for future in futures] == [[0.0], [2.0], [4.0]]
+    assert [future.result(0) for future in futures] == [[0], [2], [4]]
     with pytest.raises(ModelNotReady, match="shut down"):
         batcher.submit(rows(1))
     batcher.close()

@@ -66,6 +66,7 @@ class Connection(asyncio.Protocol):
         self._app = app
         self._state = state
         self._parser = httptools.HttpRequestParser(self)
+        self._turn = app.turn
         self._max_body = app.dispatcher().max_body
         self._client = ""
         # The message that is being received.
@@ -96,7 +97,7 @@ class Connection(asyncio.Protocol):
         self._state.connections.add(self)  # type: ignore[arg-type]
 
     def connection_lost(self, error: Exception | None) -> None:
-        self._state.connections.discard(self)  # type: ignore[arg-type]
+        self._state.connections.discard(self)
         self._queue.clear()
         if self._exchange is not None:
             self._exchange.leave()
@@ -214,7 +215,7 @@ class Connection(asyncio.Protocol):
     def _begin(self, request: Request, stays: bool) -> None:
         self._is_head, self._stays, self._expires = request.method == "HEAD", stays, inf
         flow = self._app.dispatcher().respond(request)
-        self._exchange = self._app.turn.begin(flow, request, self._answer)
+        self._exchange = self._turn.begin(flow, request, self._answer)
 
     def _answer(self, response: Response) -> None:
         self._exchange = None

@@ -1,8 +1,6 @@
 """JSON records -> columns, by the user's request class or one made from the signature.
 
-pydantic-core reads the bytes directly. What it lets pass and JSON does not allow (a key twice, NaN)
-is looked for afterwards, and only where the bytes can hold it: parsing twice would cost as much
-again as the whole validation.
+pydantic-core reads the bytes directly.
 """
 
 import dataclasses
@@ -14,7 +12,6 @@ from functools import cached_property
 from operator import itemgetter
 from typing import Annotated, Any, Literal, cast
 
-import jiter
 import orjson
 from pydantic import (
     BaseModel,
@@ -26,26 +23,20 @@ from pydantic import (
 from pydantic_core import to_json, to_jsonable_python
 
 from tabserve.columnar import columns_adapter
-from tabserve.errors import InputProblem, InvalidInput, InvalidJSON, TooLarge
+from tabserve.errors import InputProblem, InvalidInput, TooLarge
+from tabserve.refusal import MAX_PROBLEMS, problems_of, refusal
 from tabserve.request_class import (
     AsWritten,
     class_of,
     echo_name,
     fields_of_features,
     input_names,
-    may_set_fields,
     refuse_clashes,
     told_about_extra,
 )
 from tabserve.signature import EXACT_INTEGER_LIMIT, Signature, inexact_as_float, problem
+from tabserve.strict import LaxJSON, may_be_lax, refuse_too_many_keys, strictly_parsed
 from tabserve.types import Columns, Values
-
-# More would tell the caller nothing new, and would make a large answer to a bad batch.
-MAX_PROBLEMS = 100
-MAX_MESSAGE_CHARS = 300
-
-# Of one record. Each key that no field has is a problem of its own, and costs 5 µs.
-MAX_KEYS = 10_000
 
 _OBJECT = re.compile(rb"[ \t\r\n]*\{")
 
@@ -54,9 +45,6 @@ _NOT_COLUMNS: InputProblem = {
     "msg": "Input should have a list of at least one value for each field",
     "type": "columns_type",
 }
-
-# Messages in place of those of pydantic's that repeat the input.
-_WITHOUT_INPUT = {"union_tag_invalid": "Input has a tag that is none of the expected ones"}
 
 _REF = "#/components/schemas/{model}"
 
@@ -103,12 +91,12 @@ class RecordDecoder:
         # a tuple also where there is only one.
         names = list(self._field_of.values())
         self._values_of = itemgetter(*names, names[0])
+        self.has_echoes = bool(self._echoed)
         refuse_clashes(self.request_class, self._echoed, reserved)
         self.wire_names = {
             feature: self._wire_name(field) for feature, field in self._field_of.items()
         }
-        # One that adds keys or sets fields makes counting them say nothing.
-        self._may_set_fields = may_set_fields(self.request_class)
+        self._lax_json = LaxJSON(self.request_class)
         self._one = TypeAdapter(self.request_class)
         listed: Any = list[self.request_class]  # type: ignore[name-defined]
         # Up to the first record that is wrong: a small body can have millions of problems.
@@ -119,11 +107,13 @@ class RecordDecoder:
 
     def one(self, body: bytes) -> Records:
         """Raises InvalidInput or InvalidJSON; `loc` is ("body", field)."""
-        _refuse_too_many_keys(body)
+        refuse_too_many_keys(body)
         try:
             record = self._one.validator.validate_json(body)
         except ValidationError as error:
-            raise _refusal(_problems(error, ("body",))) from None
+            raise refusal(problems_of(error, ("body",))) from None
+        if self._lax_json.is_possible_in_one(body, record):
+            strictly_parsed(body)
         return self._records([record], body, "record")
 
     def batch(self, body: bytes) -> Records:
@@ -134,17 +124,17 @@ class RecordDecoder:
         """Raises as `one` does, with `loc` ("body", "columns", field, row), and TooLarge."""
         if self._columns is None:
             return self._records_of_columns(body)
-        _refuse_too_many_keys(body)
+        refuse_too_many_keys(body)
         try:
             columns = self._columns.validator.validate_json(body).columns
         except ValidationError as error:
-            problems = _problems(error, ("body",))
+            problems = problems_of(error, ("body",))
             if any(found["type"] == "too_long" and len(found["loc"]) == 3 for found in problems):
                 raise self._too_many_rows() from None
-            raise _refusal(problems) from None
+            raise refusal(problems) from None
         sent = columns.model_fields_set
-        if _may_be_lax_json(body, n_keys=1 + len(sent)):
-            _strictly_parsed(body)
+        if may_be_lax(body, n_keys=1 + len(sent)):
+            strictly_parsed(body)
         n_rows = _common_length({self._wire_name(field): getattr(columns, field) for field in sent})
         fields = {
             field: getattr(columns, field)
@@ -165,10 +155,10 @@ class RecordDecoder:
 
     def _records_of_columns(self, body: bytes) -> Records:
         """For a request class whose validators look at records."""
-        sent = _strictly_parsed(body)
+        sent = strictly_parsed(body)
         columns = sent.get("columns") if sent.keys() == {"columns"} else None
         if not isinstance(columns, dict) or not all(isinstance(x, list) for x in columns.values()):
-            raise _refusal([_NOT_COLUMNS])
+            raise refusal([_NOT_COLUMNS])
         n_rows = _common_length(columns)
         if n_rows > self._max_rows:
             raise self._too_many_rows()
@@ -180,21 +170,23 @@ class RecordDecoder:
                 {**found, "loc": ("body", "columns", *found["loc"][2:], *found["loc"][1:2])}
                 for found in error.problems
             ]
-            raise _refusal(problems) from None
+            raise refusal(problems) from None
         return Records(records.values, records.n_rows, records.echoes, "columns")
 
     def many(self, body: bytes) -> Records:
         """Raises as `one` does, with `loc` ("body", row, field), and TooLarge past `max_rows`."""
-        _refuse_too_many_keys(body)
+        refuse_too_many_keys(body)
         try:
             records = self._many.validator.validate_json(body)
         except ValidationError as error:
-            problems = _problems(error, ("body",))
+            problems = problems_of(error, ("body",))
             if problems[0]["type"] == "too_long" and problems[0]["loc"] == ("body",):
                 raise self._too_many_rows() from None
             if len(problems[0]["loc"]) > 1:
                 problems = self._problems_of_rows(body) or problems
-            raise _refusal(problems) from None
+            raise refusal(problems) from None
+        if self._lax_json.is_possible_in(body, records):
+            strictly_parsed(body)
         return self._records(records, body, "list")
 
     def _problems_of_rows(self, body: bytes) -> list[InputProblem]:
@@ -202,7 +194,7 @@ class RecordDecoder:
 
         Raises InvalidJSON, TooLarge.
         """
-        records = _strictly_parsed(body)
+        records = strictly_parsed(body)
         if len(records) > self._max_rows:
             raise self._too_many_rows()
         problems: list[InputProblem] = []
@@ -210,7 +202,7 @@ class RecordDecoder:
             try:
                 self._one.validate_json(to_json(record))
             except ValidationError as error:
-                problems += _problems(error, ("body", row))
+                problems += problems_of(error, ("body", row))
             if len(problems) > MAX_PROBLEMS:
                 break
         return problems
@@ -225,7 +217,7 @@ class RecordDecoder:
         problems = [
             {**found, "loc": ("body", *self._place(found["loc"], form))} for found in error.problems
         ]
-        return _refusal(problems)
+        return refusal(problems)
 
     def json_schema(self) -> dict[str, Any]:
         """JSON Schema of one record; `definitions` holds what it refers to."""
@@ -291,9 +283,6 @@ class RecordDecoder:
         return input_names(self.request_class, field)[0]
 
     def _records(self, records: list[BaseModel], body: bytes, form: Form) -> Records:
-        n_keys = sum([len(record.model_fields_set) for record in records])
-        if self._may_set_fields or _may_be_lax_json(body, n_keys):
-            _strictly_parsed(body)
         rows = [self._values_of(record.__dict__) for record in records]
         values = dict(zip(self._field_of, zip(*rows, strict=True), strict=False))
         try:
@@ -347,6 +336,8 @@ class RecordDecoder:
 
     def _echoes(self, records: list[BaseModel]) -> list[dict[str, Any]]:
         # Most records have none, and a dump costs more than validation.
+        if all(self._echoed.isdisjoint(record.model_fields_set) for record in records):
+            return [{} for _ in records]
         echoes = [
             {}
             if self._echoed.isdisjoint(record.model_fields_set)
@@ -368,57 +359,8 @@ class RecordDecoder:
         return echoes
 
 
-def _problems(error: ValidationError, root: tuple[int | str, ...]) -> list[InputProblem]:
-    errors = error.errors(include_url=False, include_context=False, include_input=False)
-    return [
-        {
-            "loc": (*root, *found["loc"]),
-            "msg": _WITHOUT_INPUT.get(found["type"], found["msg"]),
-            "type": found["type"],
-        }
-        for found in errors
-    ]
-
-
-def _refusal(problems: list[InputProblem]) -> InvalidInput:
-    if problems[0]["type"] == "json_invalid":
-        return InvalidJSON(_shortened(problems))
-    return InvalidInput(_shortened(problems))
-
-
-def _shortened(problems: list[InputProblem]) -> list[InputProblem]:
-    """The first ones. A key of the input, and so a message too, may be as long as the body."""
-    listed: list[InputProblem] = [
-        {
-            "loc": tuple(_short(part) for part in found["loc"]),
-            "msg": _short(found["msg"]),
-            "type": found["type"],
-        }
-        for found in problems[:MAX_PROBLEMS]
-    ]
-    if len(problems) > MAX_PROBLEMS:
-        message = "Further problems are not listed"
-        listed.append({"loc": ("body",), "msg": message, "type": "too_many_problems"})
-    return listed
-
-
-def _refuse_too_many_keys(body: bytes) -> None:
-    if body.count(b":") <= MAX_KEYS:
-        return
-    parsed = _strictly_parsed(body)
-    for record in parsed if isinstance(parsed, list) else [parsed]:
-        if isinstance(record, dict) and len(record) > MAX_KEYS:
-            message = f"Input should have at most {MAX_KEYS} keys"
-            raise InvalidInput([{"loc": ("body",), "msg": message, "type": "too_many_keys"}])
-
-
-def _may_be_lax_json(body: bytes, n_keys: int) -> bool:
-    """Whether it can hold a key twice, or a number that JSON has not."""
-    return body.count(b":") != n_keys or b"NaN" in body or b"Infinity" in body
-
-
 def _parsed_records(body: bytes, form: Form) -> list[Any]:
-    parsed = _strictly_parsed(body)
+    parsed = strictly_parsed(body)
     if form == "columns":
         columns = parsed["columns"]
         return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
@@ -429,7 +371,7 @@ def _common_length(columns: Mapping[str, Sequence[Any]]) -> int:
     """Raises InvalidInput where columns differ in length, or there are none."""
     lengths = {name: len(column) for name, column in columns.items()}
     if not lengths or not min(lengths.values()):
-        raise _refusal([_NOT_COLUMNS])
+        raise refusal([_NOT_COLUMNS])
     most = max(lengths.values())
     message = f"Input should have as many values as the other columns, {most}"
     shorter: list[InputProblem] = [
@@ -438,7 +380,7 @@ def _common_length(columns: Mapping[str, Sequence[Any]]) -> int:
         if length < most
     ]
     if shorter:
-        raise _refusal(shorter)
+        raise refusal(shorter)
     return most
 
 
@@ -456,18 +398,6 @@ def _echoed_rows(columns: Mapping[str, Sequence[Any]], n_rows: int) -> list[dict
         return [{} for _ in range(n_rows)]
     plain = {name: to_jsonable_python(column) for name, column in columns.items()}
     return [dict(zip(plain, row, strict=True)) for row in zip(*plain.values(), strict=True)]
-
-
-def _strictly_parsed(body: bytes) -> Any:
-    try:
-        return jiter.from_json(body, allow_inf_nan=False, catch_duplicate_keys=True)
-    except ValueError as error:
-        message = _short(f"Invalid JSON: {error}")
-        raise InvalidJSON([{"loc": ("body",), "msg": message, "type": "json_invalid"}]) from None
-
-
-def _short(part: Any) -> Any:
-    return part[:MAX_MESSAGE_CHARS] if isinstance(part, str) else part
 
 
 def _expressible(value: Any) -> bool:

@@ -160,12 +160,21 @@ def echo_name(request_class: type[BaseModel], field: str) -> str:
 
 
 def may_set_fields(request_class: type[BaseModel]) -> bool:
-    """Whether a validator of the whole record may change which fields count as sent."""
-    validators = request_class.__pydantic_decorators__.model_validators.values()
-    modes = {validator.info.mode for validator in validators}
-    if request_class.__init__ is not BaseModel.__init__:
+    """Whether code of the user's may change which fields of a record count as sent."""
+    modes = _validator_modes(request_class)
+    if may_add_keys(request_class):
         return True
     if request_class.model_config.get("frozen"):
-        modes.discard("after")
-        return bool(modes)
-    return bool(modes) or request_class.model_post_init is not BaseModel.model_post_init
+        return False
+    return "after" in modes or request_class.model_post_init is not BaseModel.model_post_init
+
+
+def may_add_keys(request_class: type[BaseModel]) -> bool:
+    """Whether code of the user's may make a record valid that lacks a required key."""
+    own_init = request_class.__init__ is not BaseModel.__init__
+    return own_init or bool(_validator_modes(request_class) - {"after"})
+
+
+def _validator_modes(request_class: type[BaseModel]) -> set[str]:
+    validators = request_class.__pydantic_decorators__.model_validators.values()
+    return {validator.info.mode for validator in validators}

@@ -1,8 +1,7 @@
 """One model being served: signature, engine, batcher, and what watches them."""
 
 import threading
-import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any
 
@@ -13,13 +12,14 @@ from tabserve import repository
 from tabserve.artifact import Artifact
 from tabserve.batching import Batcher
 from tabserve.decoding import RecordDecoder, Records
-from tabserve.errors import InvalidInput, ModelNotReady, OperatorError
+from tabserve.errors import ModelNotReady, OperatorError
 from tabserve.logs import LogLine
 from tabserve.metrics import Metrics
 from tabserve.output import Prediction, Renderer
+from tabserve.predictor import Predictor
 from tabserve.repository import LoadedModel
 from tabserve.signature import Feature
-from tabserve.types import Array, Computation, Outputs, new_ids, timestamp
+from tabserve.types import Array, Computation
 
 _LOADING = "The model is being loaded."
 
@@ -57,12 +57,13 @@ class ServedModel:
         self._max_queue = max_queue
         self._on_refused = on_refused
         self.on_ready: Callable[[], None] = lambda: None
-        self._on_batch = metrics.batch_rows.observe
         self._answered = metrics.predictions.labels(self.manifest.name, self.manifest.version)
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._loaded: LoadedModel | None = None
         self._batcher: Batcher | None = None
+        self._predictor: Predictor | None = None
+        self._inline_rows = 0
         self._refusal: Exception | None = None
         self._why_not_ready = _LOADING
 
@@ -94,41 +95,20 @@ class ServedModel:
             raise ModelNotReady(self._why_not_ready)
         return loaded
 
-    def compute(
+    def answers(
         self, records: Records, deadline: float
-    ) -> "Generator[Future[Outputs] | Computation, Outputs, Outputs]":
-        """The model's outputs, in time; yields what it waits for.
+    ) -> "Future[list[Prediction]] | Computation":
+        """The answers to records, in time: what a handler yields to be sent them.
 
-        Raises ModelNotReady, Overloaded, DeadlineExceeded, InvalidInput with places in the body
-        for what only the model can tell, and whatever else the model raises.
+        Raises ModelNotReady, Overloaded. It fails with DeadlineExceeded, InvalidInput,
+        BadModelOutput, and whatever else the model raises.
         """
-        loaded = self._loaded
-        try:
-            if loaded is not None and records.n_rows <= loaded.inline_rows:
-                return (yield Computation(loaded.engine, records.values, self._on_batch))
-            return (yield self._submit(records, deadline))
-        except InvalidInput as error:
-            raise self.decoder.placed(error, records.form) from None
-
-    def _submit(self, records: Records, deadline: float) -> "Future[Outputs]":
+        if records.n_rows <= self._inline_rows and self._predictor is not None:
+            return Computation(self._predictor, records)
         batcher = self._batcher  # read once: `close` may forget it meanwhile
         if batcher is None:
             raise ModelNotReady(self._why_not_ready)
-        return batcher.submit(self.manifest.signature.arrays(records.values), deadline)
-
-    def answer(self, records: Records, outputs: Outputs) -> list[Prediction]:
-        """The answers to records, each with its id. Raises BadModelOutput."""
-        answers = self.renderer.render(outputs, records.n_rows)
-        if records.echoes is not None:
-            for answer, echo in zip(answers, records.echoes, strict=True):
-                answer.update(echo)
-        version, now = self.manifest.version, timestamp(time.time())
-        for answer, prediction_id in zip(answers, new_ids(records.n_rows), strict=True):
-            answer["model_version"] = version
-            answer["prediction_id"] = prediction_id
-            answer["prediction_timestamp"] = now
-        self._answered.inc(records.n_rows)
-        return answers
+        return batcher.submit(records, deadline)
 
     def log_lines(self, records: Records, answers: list[Prediction]) -> list[LogLine]:
         """What the log says of each prediction."""
@@ -188,7 +168,7 @@ class ServedModel:
         if self._thread is not None:
             self._thread.join(timeout_s)
         batcher = self._batcher
-        self._thread = self._loaded = self._batcher = self._refusal = None
+        self._thread = self._loaded = self._batcher = self._predictor = self._refusal = None
         self._why_not_ready = _LOADING
         if batcher is not None:
             batcher.close(timeout_s)
@@ -203,13 +183,21 @@ class ServedModel:
             self._why_not_ready = "The model was refused; the server's own log says why."
             self._on_refused(error)
             return
-        self._batcher = Batcher(
+        self._predictor = Predictor(
             loaded.engine,
+            loaded.manifest,
+            self.decoder,
+            self.renderer,
+            on_call=self._metrics.batch_rows.observe,
+            on_answered=self._answered.inc,
+        )
+        self._batcher = Batcher(
+            self._predictor,
             joinable=loaded.manifest.parity.joinable,
             max_queue=self._max_queue,
-            on_batch=self._on_batch,
             on_depth=self._metrics.queue_depth.set,
         )
+        self._inline_rows = loaded.inline_rows
         self._loaded = loaded
         self.on_ready()
 

@@ -90,17 +90,25 @@ class Response:
     n_log_lines: int = 1
 
 
+class Rows(Protocol):
+    """What one request wants computed."""
+
+    @property
+    def n_rows(self) -> int: ...
+
+
+# Gives what each of several requests comes to, with one call of the model; or raises.
+Compute = Callable[[Sequence[Any]], Sequence[Any]]
+
+
 @dataclass(slots=True)
 class Computation:
-    """Rows for an engine so cheap that whoever drives the flow calls it, for several requests at
-    once where they came together.
-
-    on_batch: told how many rows are computed together.
+    """One so cheap that whoever drives the flow does it, for several requests at once where they
+    came together.
     """
 
-    engine: "Engine"
-    values: Values
-    on_batch: Callable[[int], None]
+    compute: Compute
+    rows: Rows
 
 
 # A handler that waits yields what it waits for, and is sent its result; thread and event loop can

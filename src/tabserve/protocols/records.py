@@ -16,8 +16,7 @@ def routes(model: ServedModel) -> list[Route]:
     def predict(request: Request) -> Flow:
         require_json(request)
         record = model.decoder.one(request.body)
-        outputs = yield from model.compute(record, request.deadline)
-        answers = model.answer(record, outputs)
+        answers = yield model.answers(record, request.deadline)
         response = json_response(answers[0])
         response.log = lambda: model.log_lines(record, answers)
         return response
@@ -25,8 +24,7 @@ def routes(model: ServedModel) -> list[Route]:
     def predict_batch(request: Request) -> Flow:
         require_json(request)
         records = model.decoder.batch(request.body)
-        outputs = yield from model.compute(records, request.deadline)
-        answers = model.answer(records, outputs)
+        answers = yield model.answers(records, request.deadline)
         response = json_response({"predictions": answers, "count": len(answers)})
         response.log = lambda: model.log_lines(records, answers)
         response.n_log_lines = len(answers)

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
@@ -43,14 +44,19 @@ def app(
 
 
 class App(FastAPI):
-    """endpoint: answers what no route of the user's does. turn: of the app's event loop."""
+    """endpoint: answers what no route of the user's does."""
 
     dispatcher: Callable[[], Dispatcher]
     endpoint: ASGIApp
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        self.turn = Turn()
+        self._turns: WeakKeyDictionary[asyncio.AbstractEventLoop, Turn] = WeakKeyDictionary()
+
+    @property
+    def turn(self) -> Turn:
+        """Of the event loop that this is called on."""
+        return self._turns.setdefault(asyncio.get_running_loop(), Turn())
 
     @property
     def is_bare(self) -> bool:
