@@ -1,6 +1,7 @@
 """The log of requests and predictions: one JSON line each, written by a thread of its own."""
 
 import os
+import stat
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -24,8 +25,9 @@ _MOST_AT_ONCE = 1000
 # For so long lines gather before they are written: a thread that wakes for each of them takes the
 # interpreter's lock from the requests as often.
 _GATHER_S = 0.05
-# Linux writes at most so many bytes to a pipe without mixing in another process's.
+# So many bytes Linux writes to a pipe in one piece, and to a file any number.
 _PIPE_BUF = 4096
+_MOST_BYTES_AT_ONCE = 2**18
 
 
 class RequestLog:
@@ -48,6 +50,7 @@ class RequestLog:
         self._lock = threading.Lock()  # of the number
         self._closing = threading.Event()
         self._descriptor = _opened(target)
+        self._piece = 0 if self._descriptor is None else _piece(self._descriptor)
         self._owned = target not in ("-", "off")
         self._thread: threading.Thread | None = None
         if self._descriptor is not None:
@@ -127,19 +130,25 @@ class RequestLog:
         """
         lost = len(lines)
         try:
-            for chunk in _chunks(lines):
+            for chunk in _chunks(lines, self._piece):
                 _write_all(descriptor, b"".join(chunk))
                 lost -= len(chunk)
         except OSError:  # the disk is full, or the reader of the pipe is gone
             self._on_drop(lost)
 
 
-def _chunks(lines: list[bytes]) -> Iterator[list[bytes]]:
-    """As many lines at a time as a pipe takes in one piece, and at least one."""
+def _piece(descriptor: int) -> int:
+    """Bytes that are written at a time without those of another process between them."""
+    is_file = stat.S_ISREG(os.fstat(descriptor).st_mode)
+    return _MOST_BYTES_AT_ONCE if is_file else _PIPE_BUF
+
+
+def _chunks(lines: list[bytes], most: int) -> Iterator[list[bytes]]:
+    """As many lines at a time as have no more bytes than `most`, and at least one."""
     chunk: list[bytes] = []
     size = 0
     for line in lines:
-        if chunk and size + len(line) > _PIPE_BUF:
+        if chunk and size + len(line) > most:
             yield chunk
             chunk, size = [], 0
         chunk.append(line)

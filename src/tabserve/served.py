@@ -50,6 +50,8 @@ class ServedModel:
         self.decoder = RecordDecoder(
             self.manifest.signature, request_class, self.renderer.fields, max_rows
         )
+        self._features = self.manifest.signature.features
+        self._names = [feature.name for feature in self._features]
         self._artifact = artifact
         self._metrics = metrics
         self._allow_pickle = allow_pickle
@@ -112,26 +114,28 @@ class ServedModel:
 
     def log_lines(self, records: Records, answers: list[Prediction]) -> list[LogLine]:
         """What the log says of each prediction."""
-        features = self.manifest.signature.features
-        columns = [_listed(feature, records.values[feature.name]) for feature in features]
-        names = [feature.name for feature in features]
-        echoes = records.echoes or [{}] * len(answers)
+        model, version = self.manifest.name, self.manifest.version
+        columns = [_listed(feature, records.values[feature.name]) for feature in self._features]
+        rows = [dict(zip(self._names, row, strict=True)) for row in zip(*columns, strict=True)]
+        if records.echoes is not None:
+            for row, echo in zip(rows, records.echoes, strict=True):
+                row.update(echo)
+        results = self.renderer.own_fields
         return [
             {
-                "model": self.manifest.name,
-                "model_version": self.manifest.version,
+                "model": model,
+                "model_version": version,
                 "prediction_id": answer["prediction_id"],
-                "features": dict(zip(names, row, strict=True)) | echo,
-                "result": {name: answer[name] for name in self.renderer.own_fields},
+                "features": row,
+                "result": {name: answer[name] for name in results},
             }
-            for row, echo, answer in zip(zip(*columns, strict=True), echoes, answers, strict=True)
+            for row, answer in zip(rows, answers, strict=True)
         ]
 
     @property
     def logged_fields(self) -> set[str]:
         """The names under "features" and "result" of the log's lines."""
-        features = {feature.name for feature in self.manifest.signature.features}
-        return features | set(self.decoder.echo_schema()) | set(self.renderer.own_fields)
+        return set(self._names) | set(self.decoder.echo_schema()) | set(self.renderer.own_fields)
 
     def metadata(self) -> dict[str, Any]:
         """Raises nothing, and says what it can while the model is loading."""
@@ -151,7 +155,7 @@ class ServedModel:
                     "observed": [feature.minimum, feature.maximum],
                     "constraints": properties[self.decoder.wire_names[feature.name]],
                 }
-                for feature in manifest.signature.features
+                for feature in self._features
             ],
             "output": self.renderer.json_schema()["properties"],
             "training_date": manifest.training_date.isoformat(),
