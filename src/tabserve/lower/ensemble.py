@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from tabserve.lower.fold import folded, thresholds_by_column
-from tabserve.lower.graph import Matrix
+from tabserve.lower.graph import Aggregate, Matrix
 from tabserve.lower.lowering import Lowering
 from tabserve.lower.tree import Tree
 from tabserve.types import Array
@@ -17,11 +17,32 @@ from tabserve.types import Array
 _WALKS_SPARED = 60
 
 
-def sum_of_leaves(lowering: Lowering, matrix: Matrix, trees: Sequence[Tree], n_targets: int) -> str:
+def sum_of_leaves(
+    lowering: Lowering,
+    matrix: Matrix,
+    trees: Sequence[Tree],
+    n_targets: int,
+    aggregate: Aggregate = "SUM",
+) -> str:
     """By target, of shape (n_rows, n_targets)."""
     lowering.splits.append((matrix.value, thresholds_by_column(trees)))
     inputs, moved = folded(lowering.graph, lowering.inputs, matrix, trees)
-    return lowering.graph.tree_ensemble(inputs.value, n_targets, _attributes(moved))
+    return lowering.graph.tree_ensemble(inputs.value, n_targets, _attributes(moved), aggregate)
+
+
+def means_of_leaves(
+    lowering: Lowering, matrix: Matrix, trees: Sequence[Tree], values: Sequence[Array]
+) -> str:
+    """As sums_of_leaves, divided by the number of trees."""
+    if values[0].shape[1] == 1:
+        weighted = [
+            replace(tree, weight=weight[:, 0]) for tree, weight in zip(trees, values, strict=True)
+        ]
+        return sum_of_leaves(lowering, matrix, weighted, 1, "AVERAGE")
+    sums = sums_of_leaves(lowering, matrix, trees, values)
+    if len(trees) == 1:
+        return sums
+    return lowering.graph.node("Div", sums, lowering.graph.constant(float(len(trees))))
 
 
 def sums_of_leaves(
@@ -117,6 +138,9 @@ class _Nodes:
 
     def attributes(self) -> dict[str, Array]:
         joined = {name: np.concatenate(parts) for name, parts in self._parts.items()}
+        if not joined["nodes_missing_value_tracks_true"].any():
+            # Left out, the operator looks at no value for it.
+            del joined["nodes_missing_value_tracks_true"]
         return joined | {"tree_roots": np.array(self._roots)}
 
     def _extend(self, **arrays: Array) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -23,6 +23,10 @@ OPSETS = {"": 22, "ai.onnx.ml": 5}
 IR_VERSION = 10
 
 INPUT = "features"
+
+# What TreeEnsemble makes of its trees' leaves.
+Aggregate = Literal["AVERAGE", "SUM"]
+_AGGREGATES: dict[Aggregate, int] = {"AVERAGE": 0, "SUM": 1}
 
 
 class CannotLower(Exception):
@@ -149,8 +153,14 @@ class Graph:
             self._nodes.append(node)
         return known
 
-    def tree_ensemble(self, value: str, n_targets: int, arrays: dict[str, Array]) -> str:
-        """TreeEnsemble of ai.onnx.ml 5 that sums, in the type of `value` and of nodes_splits and
+    def tree_ensemble(
+        self,
+        value: str,
+        n_targets: int,
+        arrays: dict[str, Array],
+        aggregate: Aggregate = "SUM",
+    ) -> str:
+        """TreeEnsemble of ai.onnx.ml 5, in the type of `value` and of nodes_splits and
         leaf_weights. arrays: its attributes by name.
         """
         tensors = {"nodes_splits", "nodes_modes", "leaf_weights", "membership_values"}
@@ -163,7 +173,7 @@ class Graph:
             value,
             domain="ai.onnx.ml",
             n_targets=n_targets,
-            aggregate_function=1,
+            aggregate_function=_AGGREGATES[aggregate],
             post_transform=0,
             **attributes,
         )

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tabserve.lower.ensemble import sums_of_leaves
+from tabserve.lower.ensemble import means_of_leaves
 from tabserve.lower.graph import Matrix
 from tabserve.lower.lowering import Lowering, Scores
 from tabserve.lower.tree import Tree
@@ -61,10 +61,7 @@ def _mean(
     estimators: Sequence[Any], values: Sequence[Array], matrix: Matrix, lowering: Lowering
 ) -> str:
     trees = [tree_of(estimator.tree_) for estimator in estimators]
-    total = sums_of_leaves(lowering, matrix, trees, values)
-    if len(trees) == 1:
-        return total
-    return lowering.graph.node("Div", total, lowering.graph.constant(float(len(trees))))
+    return means_of_leaves(lowering, matrix, trees, values)
 
 
 def is_tree(estimator: Any) -> bool:
