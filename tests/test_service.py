@@ -379,7 +379,7 @@ def test_the_metrics_tell_what_happened(serve: Any) -> None:
         'tabserve_request_duration_seconds_count{route="other"} 1.0',
         "tabserve_batch_rows_count 2.0",
         "tabserve_batch_rows_sum 4.0",
-        "tabserve_in_flight 1.0",
+        "tabserve_in_flight 0.0",
         "tabserve_log_lines_dropped_total 0.0",
     ):
         assert line + "\n" in text

@@ -18,7 +18,7 @@ import uvicorn
 from uvicorn.server import ServerState
 
 from tabserve.errors import BadRequest
-from tabserve.flows import Exchange
+from tabserve.exchange import Exchange
 from tabserve.types import Request, Response
 from tabserve.web.fastapi import App
 
@@ -214,8 +214,7 @@ class Connection(asyncio.Protocol):
 
     def _begin(self, request: Request, stays: bool) -> None:
         self._is_head, self._stays, self._expires = request.method == "HEAD", stays, inf
-        flow = self._app.dispatcher().respond(request)
-        self._exchange = self._turn.begin(flow, request, self._answer)
+        self._exchange = self._turn.begin(self._app.dispatcher(), request, self._answer)
 
     def _answer(self, response: Response) -> None:
         self._exchange = None

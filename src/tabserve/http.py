@@ -1,7 +1,7 @@
 """HTTP without a framework: routes, the path of a request, and the error body.
 
-A handler is a function of a Request; where it waits it is a generator that yields what it waits
-for. Whether a thread or an event loop drives it (flows.py) does not show in it.
+A handler is a function of a Request; where it waits it gives back what for. Whether a thread or an
+event loop waits (exchange.py) does not show in it.
 """
 
 import logging
@@ -9,7 +9,8 @@ import math
 import re
 import time
 import traceback
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,7 +29,7 @@ from tabserve.errors import (
 from tabserve.limits import RateLimiter
 from tabserve.logs import LogLine, RequestLog
 from tabserve.metrics import Metrics
-from tabserve.types import Flow, Handler, Request, Response, new_ids, timestamp
+from tabserve.types import Handler, Pending, Request, Response, new_ids, timestamp
 
 logger = logging.getLogger("tabserve")
 
@@ -53,7 +54,7 @@ class Route:
 
 
 class Dispatcher:
-    """Takes every request through route, key, rate limit, size and handler.
+    """Takes every request through route, key, rate limit, size and handler, to a response.
 
     keys, limiter: None where there are none. clock: monotonic.
     """
@@ -88,30 +89,35 @@ class Dispatcher:
         }
         self._latency_elsewhere = metrics.latency.labels("other")
 
-    def respond(self, request: Request) -> Flow:
-        """The whole path of a request; whatever happens, it ends in a Response."""
+    def begin(self, request: Request) -> Response | Pending:
+        """Its response, whatever happens; or what it waits for, with which `end` goes on."""
         request.started = self._clock()
         request.deadline = request.started + self._deadline_s
         request.request_id = _request_id(request.headers.get("x-request-id"))
-        self._metrics.in_flight.inc()
         try:
-            response = yield from self._answer(request)
-            code = ""
-        except TabserveError as error:
-            if isinstance(error, Internal):
-                logger.error("request %s failed: %s", request.request_id, error)
-            response, code = error_response(error, request.request_id), error.code
-        except Exception as error:  # noqa: BLE001 - told to the operator, and to the client as 500
-            _log_failure(error, request.request_id)
-            response = error_response(Internal("The server failed."), request.request_id)
-            code = Internal.code
-        finally:
-            self._metrics.in_flight.dec()
-        response.headers["X-Request-ID"] = request.request_id
-        self._observe(request, response, code)
-        return response
+            found = self._admitted(request).handler(request)
+        except Exception as error:  # noqa: BLE001 - see _failed
+            return self._failed(request, error)
+        if isinstance(found, Response):
+            return self._finished(request, found)
+        if isinstance(found.awaited, Future):
+            self._metrics.in_flight.inc()
+        return found
 
-    def _answer(self, request: Request) -> Flow:
+    def end(self, request: Request, pending: Pending, result: Any) -> Response:
+        """result: of what it waited for, or the error that it came to."""
+        if isinstance(pending.awaited, Future):
+            self._metrics.in_flight.dec()
+        try:
+            if isinstance(result, BaseException):
+                raise result
+            response = pending.then(result)
+        except Exception as error:  # noqa: BLE001 - see _failed
+            return self._failed(request, error)
+        return self._finished(request, response)
+
+    def _admitted(self, request: Request) -> Route:
+        """The request's route, past key, rate limit and size."""
         route = self._route(request)
         client = request.client if route.public else self._holder(request)
         if route.limited and self._limiter is not None:
@@ -120,8 +126,7 @@ class Dispatcher:
             raise request.failure
         if len(request.body) > self.max_body:
             raise TooLarge(f"Expected a body of at most {self.max_body} bytes.")
-        result = route.handler(request)
-        return (yield from result) if isinstance(result, Generator) else result
+        return route
 
     def _route(self, request: Request) -> Route:
         methods = self._routes.get(request.path)
@@ -147,7 +152,18 @@ class Dispatcher:
                 f"The limit is {rate.count} requests in {rate.period_s} s.", retry_after_s
             )
 
-    def _observe(self, request: Request, response: Response, code: str) -> None:
+    def _failed(self, request: Request, error: Exception) -> Response:
+        """What is no error of ours is told to the operator, and to the client as 500."""
+        if not isinstance(error, TabserveError):
+            _log_failure(error, request.request_id)
+            error = Internal("The server failed.")
+        elif isinstance(error, Internal):
+            logger.error("request %s failed: %s", request.request_id, error)
+        return self._finished(request, error_response(error, request.request_id), error.code)
+
+    def _finished(self, request: Request, response: Response, code: str = "") -> Response:
+        """Counted and logged. code: of the error, if it is one."""
+        response.headers["X-Request-ID"] = request.request_id
         elapsed_s = self._clock() - request.started
         self._latency.get(request.path, self._latency_elsewhere).observe(elapsed_s)
         if code:
@@ -169,6 +185,7 @@ class Dispatcher:
             return [common | line for line in response.log()] if response.log else [common]
 
         self._log.write(lines, response.n_log_lines)
+        return response
 
 
 def json_response(content: Any, status: int = 200) -> Response:

@@ -37,8 +37,12 @@ class Metrics:
             "tabserve_batch_rows", "Rows of one call of the model.", buckets=_ROWS_BUCKETS, **own
         )
         live: dict[str, Any] = {"multiprocess_mode": "livesum", **own}
-        self.queue_depth = Gauge("tabserve_queue_depth", "Requests waiting for the model.", **live)
-        self.in_flight = Gauge("tabserve_in_flight", "Requests being answered.", **live)
+        self.queue_depth = Gauge(
+            "tabserve_queue_depth", "Requests in the queue for the model.", **live
+        )
+        self.in_flight = Gauge(
+            "tabserve_in_flight", "Requests that wait for the model, in the queue or at it.", **live
+        )
         self.log_dropped = Counter(
             "tabserve_log_lines_dropped", "Log lines lost because the log was too slow.", **own
         )

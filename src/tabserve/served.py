@@ -100,14 +100,14 @@ class ServedModel:
     def answers(
         self, records: Records, deadline: float
     ) -> "Future[list[Prediction]] | Computation":
-        """The answers to records, in time: what a handler yields to be sent them.
+        """The answers to records, in time: what a handler waits for.
 
         Raises ModelNotReady, Overloaded. It fails with DeadlineExceeded, InvalidInput,
         BadModelOutput, and whatever else the model raises.
         """
-        if records.n_rows <= self._inline_rows and self._predictor is not None:
-            return Computation(self._predictor, records)
-        batcher = self._batcher  # read once: `close` may forget it meanwhile
+        predictor, batcher = self._predictor, self._batcher  # `close` may forget them meanwhile
+        if predictor is not None and records.n_rows <= self._inline_rows:
+            return Computation(predictor, records)
         if batcher is None:
             raise ModelNotReady(self._why_not_ready)
         return batcher.submit(records, deadline)

@@ -1,6 +1,6 @@
 """The values that pass between the layers, and the protocols that they ask of each other."""
 
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -103,18 +103,27 @@ Compute = Callable[[Sequence[Any]], Sequence[Any]]
 
 @dataclass(slots=True)
 class Computation:
-    """One so cheap that whoever drives the flow does it, for several requests at once where they
-    came together.
+    """One so cheap that nothing is handed to another thread: whoever waits for it does it, for
+    several requests at once where they came together.
     """
 
     compute: Compute
     rows: Rows
 
 
-# A handler that waits yields what it waits for, and is sent its result; thread and event loop can
-# both drive it, so one handler serves every framework.
-Flow = Generator["Future[Any] | Computation", Any, Response]
-Handler = Callable[[Request], "Response | Flow"]
+@dataclass(slots=True)
+class Pending:
+    """A response to come. A thread and an event loop can both wait for it, so that one handler
+    serves every framework.
+
+    then: makes it of what was awaited.
+    """
+
+    awaited: "Future[Any] | Computation"
+    then: Callable[[Any], Response]
+
+
+Handler = Callable[[Request], Response | Pending]
 
 
 class Engine(Protocol):

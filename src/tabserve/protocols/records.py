@@ -4,8 +4,9 @@ from typing import Any
 
 from tabserve.errors import UnsupportedMediaType
 from tabserve.http import Route, json_response
+from tabserve.output import Prediction
 from tabserve.served import ServedModel
-from tabserve.types import Flow, Request
+from tabserve.types import Pending, Request, Response
 
 JSON = dict[str, Any]
 
@@ -13,22 +14,28 @@ _CONTENT_TYPE = "application/json"
 
 
 def routes(model: ServedModel) -> list[Route]:
-    def predict(request: Request) -> Flow:
+    def predict(request: Request) -> Pending:
         require_json(request)
         record = model.decoder.one(request.body)
-        answers = yield model.answers(record, request.deadline)
-        response = json_response(answers[0])
-        response.log = lambda: model.log_lines(record, answers)
-        return response
 
-    def predict_batch(request: Request) -> Flow:
+        def then(answers: list[Prediction]) -> Response:
+            response = json_response(answers[0])
+            response.log = lambda: model.log_lines(record, answers)
+            return response
+
+        return Pending(model.answers(record, request.deadline), then)
+
+    def predict_batch(request: Request) -> Pending:
         require_json(request)
         records = model.decoder.batch(request.body)
-        answers = yield model.answers(records, request.deadline)
-        response = json_response({"predictions": answers, "count": len(answers)})
-        response.log = lambda: model.log_lines(records, answers)
-        response.n_log_lines = len(answers)
-        return response
+
+        def then(answers: list[Prediction]) -> Response:
+            response = json_response({"predictions": answers, "count": len(answers)})
+            response.log = lambda: model.log_lines(records, answers)
+            response.n_log_lines = len(answers)
+            return response
+
+        return Pending(model.answers(records, request.deadline), then)
 
     record, prediction = (
         {"$ref": "#/components/schemas/Record"},

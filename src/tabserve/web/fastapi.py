@@ -11,9 +11,9 @@ from fastapi.openapi.utils import get_openapi
 from starlette.concurrency import run_in_threadpool
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from tabserve.flows import Turn
+from tabserve.exchange import Turn
 from tabserve.http import Dispatcher
-from tabserve.types import Flow, Request, Response
+from tabserve.types import Request, Response
 
 
 def app(
@@ -89,7 +89,7 @@ def _endpoint(app: App, elsewhere: ASGIApp) -> ASGIApp:
         if body is None:
             return
         request = _request(scope, body)
-        response = await _answer(app.turn, core.respond(request), request, receive)
+        response = await _answer(app.turn, core, request, receive)
         headers = [
             (b"content-type", response.content_type.encode()),
             (b"content-length", b"%d" % len(response.body)),
@@ -102,10 +102,10 @@ def _endpoint(app: App, elsewhere: ASGIApp) -> ASGIApp:
     return endpoint
 
 
-async def _answer(turn: Turn, flow: Flow, request: Request, receive: Receive) -> Response:
+async def _answer(turn: Turn, core: Dispatcher, request: Request, receive: Receive) -> Response:
     answer: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
     exchange = turn.begin(
-        flow, request, lambda response: None if answer.done() else answer.set_result(response)
+        core, request, lambda response: None if answer.done() else answer.set_result(response)
     )
 
     async def watch() -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from tabserve.errors import BadRequest, MissingExtra
-from tabserve.flows import run
+from tabserve.exchange import respond
 from tabserve.http import Dispatcher
 from tabserve.types import Request
 
@@ -43,7 +43,7 @@ def app(dispatcher: Callable[[], Dispatcher]) -> flask.Flask:
             root_path=flask.request.root_path,
             failure=failure,
         )
-        response = run(core.respond(request), request)
+        response = respond(core, request)
         return flask.Response(
             response.body,
             response.status,

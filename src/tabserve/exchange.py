@@ -1,0 +1,126 @@
+"""Requests driven to their responses: by a thread that waits, or by an event loop that does not."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from contextlib import suppress
+from typing import Any
+
+from tabserve.batching import computed
+from tabserve.errors import BadRequest, DeadlineExceeded
+from tabserve.http import Dispatcher
+from tabserve.types import Computation, Pending, Request, Response
+
+
+def respond(core: Dispatcher, request: Request) -> Response:
+    """In this thread, which waits for the model."""
+    found = core.begin(request)
+    if isinstance(found, Response):
+        return found
+    awaited = found.awaited
+    if isinstance(awaited, Computation):
+        (result,) = computed([awaited])
+    else:
+        with suppress(TimeoutError):
+            awaited.exception(timeout=max(0.0, request.deadline - time.monotonic()))
+        result = _result(awaited)
+    return core.end(request, found, result)
+
+
+class Turn:
+    """What has come in one turn of the event loop: taken through each stage together, at its end.
+
+    Nothing waits for requests that may come. What the processor has to fetch for a stage, which is
+    most of what a single row costs, it fetches once.
+    """
+
+    def __init__(self) -> None:
+        self._begun: list[Exchange] = []
+
+    def begin(
+        self, core: Dispatcher, request: Request, answered: Callable[[Response], None]
+    ) -> "Exchange":
+        """answered: told the response, once; not where the loop ends before."""
+        exchange = Exchange(core, request, answered)
+        if not self._begun:
+            asyncio.get_running_loop().call_soon(self._end)
+        self._begun.append(exchange)
+        return exchange
+
+    def _end(self) -> None:
+        begun, self._begun = self._begun, []
+        exchanges, computations = [], []
+        for exchange in begun:
+            computation = exchange.begin()
+            if computation is not None:
+                exchanges.append(exchange)
+                computations.append(computation)
+        for exchange, result in zip(exchanges, computed(computations), strict=True):
+            exchange.end(result)
+
+
+class Exchange:
+    """One request on its way to its response, on an event loop."""
+
+    __slots__ = ("_answered", "_awaited", "_core", "_pending", "_request", "_timer")
+
+    def __init__(
+        self, core: Dispatcher, request: Request, answered: Callable[[Response], None]
+    ) -> None:
+        self._core = core
+        self._request = request
+        self._answered = answered
+        self._pending: Pending
+        self._awaited: Future[Any] | None = None
+        self._timer: asyncio.TimerHandle
+
+    def begin(self) -> Computation | None:
+        """Up to what is to be computed at once, to what it waits for, or to its response."""
+        found = self._core.begin(self._request)
+        if isinstance(found, Response):
+            self._answered(found)
+            return None
+        self._pending = found
+        if isinstance(found.awaited, Computation):
+            return found.awaited
+        self._wait(found.awaited)
+        return None
+
+    def end(self, result: Any) -> None:
+        """result: what was computed, or the error that it came to."""
+        self._answered(self._core.end(self._request, self._pending, result))
+
+    def leave(self) -> None:
+        """The client has left: what is not begun need not be computed."""
+        self._resume(BadRequest("The client left before its answer."))
+
+    def _wait(self, future: "Future[Any]") -> None:
+        self._awaited = future
+        loop = asyncio.get_running_loop()
+        left_s = max(0.0, self._request.deadline - time.monotonic())
+        self._timer = loop.call_later(left_s, self._resume)
+
+        def done(_: "Future[Any]") -> None:
+            with suppress(RuntimeError):  # the loop was closed meanwhile
+                loop.call_soon_threadsafe(self._resume)
+
+        future.add_done_callback(done)
+
+    def _resume(self, otherwise: Exception | None = None) -> None:
+        """Done, too late, or the client has left: whichever comes first.
+
+        otherwise: the error, where it is not done; else the deadline's.
+        """
+        future, self._awaited = self._awaited, None
+        if future is not None:
+            self._timer.cancel()
+            self.end(_result(future, otherwise))
+
+
+def _result(future: "Future[Any]", otherwise: Exception | None = None) -> Any:
+    """Of a future that was waited for: what it came to. One that is not done is given up."""
+    if not future.done():
+        future.cancel()
+        return otherwise or DeadlineExceeded("The model did not answer in time.")
+    return future.exception() or future.result()
