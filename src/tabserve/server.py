@@ -1,5 +1,6 @@
 """The processes of `tabserve serve`: uvicorn or gunicorn, one worker or many."""
 
+import gc
 import logging
 import math
 import multiprocessing
@@ -121,6 +122,10 @@ def _started(service: "Service", exit_code: int) -> "Service":
             manifest.engine,
             manifest.parity.n_rows,
         )
+        # What lives as long as the server need not be looked at again by every full collection,
+        # which would keep requests waiting for tens of milliseconds.
+        gc.collect()
+        gc.freeze()
         if one_is_ready is not None:
             one_is_ready.touch()
 
