@@ -32,7 +32,7 @@ Drive = Callable[[Dispatcher, Request], Response]
 
 async def answered(core: Dispatcher, request: Request) -> Response:
     answer: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
-    Turn().begin(core, request, answer.set_result)
+    Turn(asyncio.get_running_loop()).begin(core, request, answer.set_result)
     return await answer
 
 
@@ -160,7 +160,7 @@ def test_nothing_is_computed_any_more_for_a_client_that_has_left(is_running: boo
     core, request = dispatcher(waiting_for(lambda: held), metrics=metrics), asked()
 
     async def leaves() -> None:
-        exchange = Turn().begin(core, request, responses.append)
+        exchange = Turn(asyncio.get_running_loop()).begin(core, request, responses.append)
         await _settled()
         exchange.leave()
         await _settled()
@@ -189,10 +189,11 @@ def test_what_comes_in_one_turn_of_the_loop_is_computed_as_one_batch(sent: list[
     def handler(request: Request) -> Pending:
         return Pending(Computation(doubled, Row(int(request.body))), json_response)
 
-    core, turn = dispatcher(fine, handler), Turn()
+    core = dispatcher(fine, handler)
 
     async def all_at_once() -> list[Response]:
         responses: list[Response] = []
+        turn = Turn(asyncio.get_running_loop())
         for x in sent:
             request = asked("POST", body=b"%d" % x)
             turn.begin(core, request, responses.append)
@@ -226,7 +227,7 @@ def test_asyncio_does_not_log_an_error_of_the_model_that_may_hold_the_row(
 
     async def call() -> None:
         answer: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
-        exchange = Turn().begin(core, request, answer.set_result)
+        exchange = Turn(asyncio.get_running_loop()).begin(core, request, answer.set_result)
         await _settled()
         if caller == "leaves":
             exchange.leave()

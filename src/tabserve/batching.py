@@ -128,6 +128,8 @@ class Batcher:
 
 def computed(computations: Sequence[Computation]) -> list[Any]:
     """What each comes to, or the error that it alone causes."""
+    if len(computations) == 1:
+        return together(computations[0].compute, [computations[0].rows])
     alike: dict[Compute, list[int]] = {}
     for place, computation in enumerate(computations):
         alike.setdefault(computation.compute, []).append(place)

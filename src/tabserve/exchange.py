@@ -6,6 +6,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
 from typing import Any
+from weakref import ref
 
 from tabserve.batching import computed
 from tabserve.errors import BadRequest, DeadlineExceeded
@@ -35,7 +36,8 @@ class Turn:
     most of what a single row costs, it fetches once.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = ref(loop)  # asking for the running loop is a system call
         self._begun: list[Exchange] = []
 
     def begin(
@@ -44,7 +46,9 @@ class Turn:
         """answered: told the response, once; not where the loop ends before."""
         exchange = Exchange(core, request, answered)
         if not self._begun:
-            asyncio.get_running_loop().call_soon(self._end)
+            loop = self._loop()
+            assert loop is not None
+            loop.call_soon(self._end)
         self._begun.append(exchange)
         return exchange
 

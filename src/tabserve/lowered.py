@@ -19,6 +19,9 @@ from tabserve.types import Array, Outputs, Parts, Values
 MISSING = -2.0
 UNKNOWN = -1.0
 
+# Dtypes in which the model's own DataFrame holds less than the values that are sent.
+ROUNDED = frozenset({"float16", "float32"})
+
 
 class Link(BaseModel):
     """How the scores of one target, of shape (n_rows, n_scores), become its parts.
@@ -73,11 +76,15 @@ class Lowered(BaseModel):
             if codes is not None:
                 listed = column.tolist() if isinstance(column, np.ndarray) else column
                 column = [codes.get(value, UNKNOWN) for value in listed]
-            elif feature.dtype in ("float16", "float32"):
+            elif feature.dtype in ROUNDED:
                 # As the model's own DataFrame rounds it.
                 column = np.array(column, dtype=np.float64).astype(feature.dtype)
             columns.append(column)
         return np.ascontiguousarray(np.array(columns, dtype=np.float64).T)
+
+    def codes(self, signature: Signature) -> list[tuple[str, dict[Scalar | None, float] | None]]:
+        """By feature, what its values are looked up in, if they are."""
+        return [(feature.name, self._codes.get(feature.name)) for feature in signature.features]
 
     def outputs(
         self,

@@ -1,5 +1,6 @@
 """The onnx engine: onnxruntime computes the lowered graph, to the same bits alone as in a batch."""
 
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -9,7 +10,7 @@ import onnxruntime
 from tabserve import onnxfile
 from tabserve.artifact import GRAPH, REFUSED
 from tabserve.errors import ArtifactError
-from tabserve.lowered import Lowered
+from tabserve.lowered import ROUNDED, UNKNOWN, Lowered
 from tabserve.output import Target
 from tabserve.signature import LARGEST_ADMITTED, Signature, unusable
 from tabserve.types import Array, Outputs, Parts, Values
@@ -50,9 +51,17 @@ class OnnxEngine:
         self._run = self._scores._sess.run
         self._threads = threads
         self._pool: ThreadPoolExecutor | None = None
+        self._one_row = _OneRow(self._scores, len(signature.features))
+        self._codes = lowered.codes(signature)
+        self._rounds = any(feature.dtype in ROUNDED for feature in signature.features)
+        # Of what the signature admits as it is.
+        self._cannot_overflow = refused is None or lowered.safe_below > LARGEST_ADMITTED
 
     def predict(self, values: Values) -> Outputs:
         """Raises InvalidInput where scikit-learn would find that a number is none any more."""
+        if self._is_one_plain_row(values):
+            scores = self._one_row.scores(self._row(values))
+            return self._lowered.outputs(self._targets, self._parts, scores)
         matrix = self._lowered.matrix(self._signature, values)
         if self._refused is not None and self._may_overflow(values, matrix):
             for found in self._refused.run(None, {self._input: matrix}):
@@ -63,6 +72,20 @@ class OnnxEngine:
         else:
             scores = self._run(self._names, {self._input: matrix}, None)
         return self._lowered.outputs(self._targets, self._parts, scores)
+
+    def _is_one_plain_row(self, values: Values) -> bool:
+        """One whose values are numbers or codes as they stand."""
+        if self._rounds or not self._cannot_overflow:
+            return False
+        column = next(iter(values.values()))
+        return type(column) is not np.ndarray and len(column) == 1
+
+    def _row(self, values: Values) -> list[Any]:
+        """None where missing."""
+        return [
+            values[name][0] if codes is None else codes.get(values[name][0], UNKNOWN)
+            for name, codes in self._codes
+        ]
 
     def _in_threads(self, matrix: Array) -> list[Array]:
         """Rows are shared out here, and not by onnxruntime: its own threads share out trees too,
@@ -77,11 +100,36 @@ class OnnxEngine:
         return [np.concatenate(parts) for parts in zip(*found, strict=True)]
 
     def _may_overflow(self, values: Values, matrix: Array) -> bool:
-        limit = self._lowered.safe_below
-        if limit > LARGEST_ADMITTED and not any(isinstance(v, np.ndarray) for v in values.values()):
+        if self._cannot_overflow and not any(isinstance(v, np.ndarray) for v in values.values()):
             return False
         # A NaN, which is a missing value, is not large.
-        return bool((np.abs(matrix) >= limit).any())
+        return bool((np.abs(matrix) >= self._lowered.safe_below).any())
+
+
+class _OneRow(threading.local):
+    """The call for one row, into arrays that stay: half of what onnxruntime takes for it is making
+    its inputs and outputs. Each thread has its own.
+    """
+
+    def __init__(self, session: Any, n_features: int) -> None:
+        self._row = np.zeros((1, n_features))
+        (given,), names = session.get_inputs(), [output.name for output in session.get_outputs()]
+        self._scores: list[Array] = session.run(names, {given.name: self._row})
+        binding = session.io_binding()
+        _bind(binding.bind_input, given.name, self._row)
+        for name, scores in zip(names, self._scores, strict=True):
+            _bind(binding.bind_output, name, scores)
+        self._binding = binding._iobinding
+        self._run = session._sess.run_with_iobinding
+
+    def scores(self, row: list[Any]) -> list[Array]:
+        self._row[0] = row
+        self._run(self._binding, None)
+        return [scores.copy() for scores in self._scores]
+
+
+def _bind(bind: Any, name: str, array: Array) -> None:
+    bind(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
 
 
 def safe_below(refused: bytes, n_features: int) -> float:

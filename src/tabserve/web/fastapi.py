@@ -56,7 +56,11 @@ class App(FastAPI):
     @property
     def turn(self) -> Turn:
         """Of the event loop that this is called on."""
-        return self._turns.setdefault(asyncio.get_running_loop(), Turn())
+        loop = asyncio.get_running_loop()
+        turn = self._turns.get(loop)
+        if turn is None:
+            turn = self._turns[loop] = Turn(loop)
+        return turn
 
     @property
     def is_bare(self) -> bool:
