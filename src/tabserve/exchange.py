@@ -46,9 +46,7 @@ class Turn:
         """answered: told the response, once; not where the loop ends before."""
         exchange = Exchange(core, request, answered)
         if not self._begun:
-            loop = self._loop()
-            assert loop is not None
-            loop.call_soon(self._end)
+            self._call_soon(self._end)
         self._begun.append(exchange)
         return exchange
 
@@ -62,17 +60,24 @@ class Turn:
                 computations.append(computation)
         for exchange, result in zip(exchanges, computed(computations), strict=True):
             exchange.end(result)
+        # In the next turn: what was written is sent at the end of this one.
+        self._call_soon(begun[0].core.idle)
+
+    def _call_soon(self, function: Callable[[], None]) -> None:
+        loop = self._loop()
+        assert loop is not None
+        loop.call_soon(function)
 
 
 class Exchange:
     """One request on its way to its response, on an event loop."""
 
-    __slots__ = ("_answered", "_awaited", "_core", "_pending", "_request", "_timer")
+    __slots__ = ("_answered", "_awaited", "_pending", "_request", "_timer", "core")
 
     def __init__(
         self, core: Dispatcher, request: Request, answered: Callable[[Response], None]
     ) -> None:
-        self._core = core
+        self.core = core
         self._request = request
         self._answered = answered
         self._pending: Pending
@@ -81,7 +86,7 @@ class Exchange:
 
     def begin(self) -> Computation | None:
         """Up to what is to be computed at once, to what it waits for, or to its response."""
-        found = self._core.begin(self._request)
+        found = self.core.begin(self._request)
         if isinstance(found, Response):
             self._answered(found)
             return None
@@ -93,7 +98,7 @@ class Exchange:
 
     def end(self, result: Any) -> None:
         """result: what was computed, or the error that it came to."""
-        self._answered(self._core.end(self._request, self._pending, result))
+        self._answered(self.core.end(self._request, self._pending, result))
 
     def leave(self) -> None:
         """The client has left: what is not begun need not be computed."""

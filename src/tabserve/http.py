@@ -116,14 +116,18 @@ class Dispatcher:
             return self._failed(request, error)
         return self._finished(request, response)
 
+    def idle(self) -> None:
+        """For an event loop, once it has sent what there was to send."""
+        self._log.make_ready()
+
     def _admitted(self, request: Request) -> Route:
         """The request's route, past key, rate limit and size."""
+        if request.failure is not None:
+            raise request.failure
         route = self._route(request)
         client = request.client if route.public else self._holder(request)
         if route.limited and self._limiter is not None:
             self._admit(client, self._limiter)
-        if request.failure is not None:
-            raise request.failure
         if len(request.body) > self.max_body:
             raise TooLarge(f"Expected a body of at most {self.max_body} bytes.")
         return route

@@ -4,9 +4,10 @@ import os
 import stat
 import sys
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from math import inf
 from pathlib import Path
-from queue import Empty, SimpleQueue
 from typing import Any
 
 import orjson
@@ -14,8 +15,7 @@ import orjson
 from tabserve.errors import InvalidSettings
 
 LogLine = dict[str, Any]
-# Makes the lines of one request, in the writer's thread: building them costs more than all else of
-# logging.
+# Makes the lines of one request, later: building them costs more than all else of logging.
 LogLines = Callable[[], Iterable[LogLine]]
 
 # Lines that may wait for a slow disk or terminal before further ones are dropped: some 10 MB.
@@ -25,6 +25,9 @@ _MOST_AT_ONCE = 1000
 # For so long lines gather before they are written: a thread that wakes for each of them takes the
 # interpreter's lock from the requests as often.
 _GATHER_S = 0.05
+# Requests whose lines are worth making together, and the most lines that such a one may have.
+_WORTH_MAKING = 16
+_FEW_LINES = 8
 # So many bytes Linux writes to a pipe in one piece, and to a file any number.
 _PIPE_BUF = 4096
 _MOST_BYTES_AT_ONCE = 2**18
@@ -45,9 +48,13 @@ class RequestLog:
     ) -> None:
         self._hide = frozenset(hide)
         self._on_drop = on_drop
-        self._queue: SimpleQueue[tuple[LogLines, int] | None] = SimpleQueue()
-        self._waiting = 0
+        # Of each request: how its lines are made, or the lines; and how many they are.
+        self._unmade: deque[tuple[LogLines, int]] = deque()
+        self._made: deque[tuple[list[bytes], int]] = deque()
+        self._making = threading.Lock()
+        self._n_waiting = 0
         self._lock = threading.Lock()  # of the number
+        self._wake = threading.Event()
         self._closing = threading.Event()
         self._descriptor = _opened(target)
         self._piece = 0 if self._descriptor is None else _piece(self._descriptor)
@@ -64,53 +71,71 @@ class RequestLog:
         if self._descriptor is None:
             return
         with self._lock:
-            is_full = self._waiting > 0 and self._waiting + n_lines > MAX_WAITING
+            is_full = self._n_waiting > 0 and self._n_waiting + n_lines > MAX_WAITING
             if not is_full:
-                self._waiting += n_lines
+                self._n_waiting += n_lines
         if is_full:
             self._on_drop(n_lines)
-        else:
-            self._queue.put((lines, n_lines))
+            return
+        self._unmade.append((lines, n_lines))
+        if not self._wake.is_set():
+            self._wake.set()
+
+    def make_ready(self) -> None:
+        """Make lines of many small requests in this thread, if they wait.
+
+        For an event loop that has sent their answers: the log's own thread, which would have to
+        take the interpreter's lock for it, needs twice as long.
+        """
+        if len(self._unmade) >= _WORTH_MAKING and self._making.acquire(blocking=False):
+            try:
+                self._make(_FEW_LINES)
+            finally:
+                self._making.release()
 
     def close(self, timeout_s: float = 10.0) -> None:
         """Write what waits, then end the thread; one whose reader has stopped is left behind."""
         if self._thread is not None:
             self._closing.set()
-            self._queue.put(None)
+            self._wake.set()
             self._thread.join(timeout_s)
             if self._owned and self._descriptor is not None and not self._thread.is_alive():
                 os.close(self._descriptor)
             self._thread = self._descriptor = None
 
     def _work(self, descriptor: int) -> None:
-        all_written = True
-        while (first := self._queue.get()) is not None:
-            if all_written:
-                self._closing.wait(_GATHER_S)
-            lines, n_lines, closing = self._made(*first), first[1], False
-            while not closing and n_lines < _MOST_AT_ONCE:
-                try:
-                    more = self._queue.get_nowait()
-                except Empty:
-                    break
-                if more is None:
-                    closing = True
-                else:
-                    lines += self._made(*more)
-                    n_lines += more[1]
-            self._write(descriptor, lines)
-            with self._lock:
-                self._waiting -= n_lines
-            all_written = self._queue.empty()
-            if closing:
-                return
+        closing = False
+        while not closing:
+            self._wake.wait()
+            closing = self._closing.wait(_GATHER_S)
+            self._wake.clear()
+            while self._unmade or self._made:
+                with self._making:
+                    self._make()
+                self._write_made(descriptor)
 
-    def _made(self, make: LogLines, n_lines: int) -> list[bytes]:
-        try:
-            return [self._encoded(line) for line in make()]
-        except Exception:  # noqa: BLE001 - those of the other requests must go on
-            self._on_drop(n_lines)
-            return []
+    def _make(self, most_lines: float = inf) -> None:
+        """Of the requests that have no more lines, up to one that has; in their order."""
+        n_made = 0
+        while self._unmade and n_made < _MOST_AT_ONCE and self._unmade[0][1] <= most_lines:
+            make, n_lines = self._unmade.popleft()
+            n_made += n_lines
+            try:
+                lines = [self._encoded(line) for line in make()]
+            except Exception:  # noqa: BLE001 - those of the other requests must go on
+                self._on_drop(n_lines)
+                lines = []
+            self._made.append((lines, n_lines))
+
+    def _write_made(self, descriptor: int) -> None:
+        lines, n_lines = [], 0
+        while self._made and n_lines < _MOST_AT_ONCE:
+            more, n_more = self._made.popleft()
+            lines += more
+            n_lines += n_more
+        self._write(descriptor, lines)
+        with self._lock:
+            self._n_waiting -= n_lines
 
     def _encoded(self, line: LogLine) -> bytes:
         if self._hide:

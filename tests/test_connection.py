@@ -1,0 +1,423 @@
+"""HTTP/1.1 on one connection: bytes in, bytes out, and when it ends."""
+
+import asyncio
+import json
+import threading
+from collections.abc import Awaitable, Callable
+from concurrent.futures import Future
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from tabserve.connection import Connection
+from tabserve.errors import TooLarge
+from tabserve.exchange import Turn
+from tabserve.http import Dispatcher, Route, json_response
+from tabserve.logs import RequestLog
+from tabserve.metrics import Metrics
+from tabserve.types import Pending, Request, Response
+
+MAX_BODY = 100
+
+
+class Wire:
+    """The transport's side of one connection."""
+
+    def __init__(self, core: Dispatcher) -> None:
+        loop = asyncio.get_running_loop()
+        self.state: Any = SimpleNamespace(
+            connections=set(), default_headers=[(b"date", b"today")], total_requests=0
+        )
+        app: Any = SimpleNamespace(turn=Turn(loop), dispatcher=lambda: core)
+        self.connection = Connection(app, self.state)
+        self.sent = b""
+        self.is_closed = False
+        self.is_paused = False
+        self.connection.connection_made(self)  # type: ignore[arg-type]
+
+    def get_extra_info(self, name: str) -> Any:
+        return ("10.0.0.1", 4711)
+
+    def is_closing(self) -> bool:
+        return self.is_closed
+
+    def write(self, data: bytes) -> None:
+        assert not self.is_closed
+        self.sent += data
+
+    def close(self) -> None:
+        if not self.is_closed:
+            self.is_closed = True
+            self.connection.connection_lost(None)
+
+    def pause_reading(self) -> None:
+        self.is_paused = True
+
+    def resume_reading(self) -> None:
+        self.is_paused = False
+
+    async def send(self, *parts: bytes) -> list["Answer"]:
+        """What has come back since, once all is done that can be."""
+        before = len(self.sent)
+        for part in parts:
+            self.connection.data_received(part)
+        await settled()
+        return answers(self.sent[before:])
+
+
+class Answer:
+    def __init__(self, head: bytes, body: bytes) -> None:
+        line, *headers = head.decode().split("\r\n")
+        self.status = int(line.split()[1])
+        self.headers = dict(header.lower().split(": ", 1) for header in headers)
+        self.body = body
+
+    @property
+    def stays(self) -> bool:
+        return self.headers.get("connection") != "close"
+
+
+def answers(data: bytes, has_body: bool = True) -> list[Answer]:
+    found = []
+    while data:
+        head, _, data = data.partition(b"\r\n\r\n")
+        if head == b"HTTP/1.1 100 Continue":
+            continue
+        answer = Answer(head, b"")
+        size = int(answer.headers["content-length"]) if has_body else 0
+        answer.body, data = data[:size], data[size:]
+        found.append(answer)
+    return found
+
+
+async def settled() -> None:
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+def post(body: bytes = b"hello", *headers: str, path: str = "/echo", version: str = "1.1") -> bytes:
+    lines = [f"POST {path} HTTP/{version}", "Host: x", f"Content-Length: {len(body)}", *headers]
+    return "\r\n".join([*lines, "", ""]).encode() + body
+
+
+def echo(request: Request) -> Response:
+    return json_response([request.method, request.path, request.body.decode(), request.client])
+
+
+class Server:
+    def __init__(self) -> None:
+        self.held: Future[str] = Future()
+        self.seen: list[Request] = []
+        self.core = Dispatcher(
+            [
+                Route("POST", "/echo", self._echo),
+                Route("GET", "/echo", self._echo),
+                Route("POST", "/held", lambda request: Pending(self.held, json_response)),
+            ],
+            metrics=Metrics(),
+            log=RequestLog("off"),
+            max_body=MAX_BODY,
+        )
+
+    def _echo(self, request: Request) -> Response:
+        self.seen.append(request)
+        return echo(request)
+
+
+def on_a_wire(test: Callable[[Wire, Server], Awaitable[None]]) -> Callable[[], None]:
+    """The test is called with the client's end of a connection."""
+
+    def run() -> None:
+        async def with_wire() -> None:
+            server = Server()
+            await test(Wire(server.core), server)
+
+        asyncio.run(with_wire())
+
+    run.__name__ = test.__name__
+    return run
+
+
+def told(answer: Answer) -> Any:
+    return json.loads(answer.body)
+
+
+@on_a_wire
+async def test_a_request_is_answered_by_one_write(wire: Wire, server: Server) -> None:
+    (answer,) = await wire.send(post())
+
+    assert (answer.status, told(answer)) == (200, ["POST", "/echo", "hello", "10.0.0.1"])
+    assert answer.headers["date"] == "today"
+    assert answer.headers["content-type"] == "application/json"
+    assert len(answer.headers["x-request-id"]) == 32
+    assert answer.stays
+    assert not wire.is_closed
+    assert wire.state.total_requests == 1
+
+
+@on_a_wire
+async def test_a_request_may_come_byte_by_byte(wire: Wire, server: Server) -> None:
+    (answer,) = await wire.send(*(bytes([byte]) for byte in post(b"slow")))
+
+    assert told(answer)[2] == "slow"
+
+
+@on_a_wire
+async def test_a_body_may_come_in_chunks(wire: Wire, server: Server) -> None:
+    head = b"POST /echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+    (answer,) = await wire.send(head, b"3\r\nabc\r\n", b"2\r\nde\r\n0\r\n\r\n")
+
+    assert told(answer)[2] == "abcde"
+
+
+@on_a_wire
+async def test_requests_sent_ahead_are_answered_in_their_order(wire: Wire, server: Server) -> None:
+    found = await wire.send(post(b"1") + post(b"2", path="/nowhere") + post(b"3"))
+
+    assert [answer.status for answer in found] == [200, 404, 200]
+    assert [told(answer)[2] for answer in found[::2]] == ["1", "3"]
+    assert not wire.is_paused
+
+
+@on_a_wire
+async def test_what_comes_behind_a_request_that_waits_is_not_answered_before_it(
+    wire: Wire, server: Server
+) -> None:
+    assert await wire.send(post(path="/held")) == []
+    assert await wire.send(post(b"2")) == []
+    assert wire.is_paused
+
+    server.held.set_result("first")
+    first, second = await wire.send()
+
+    assert (told(first), told(second)[2]) == ("first", "2")
+    assert not wire.is_paused
+
+
+@on_a_wire
+async def test_header_names_have_no_case_and_several_of_one_name_are_one(
+    wire: Wire, server: Server
+) -> None:
+    await wire.send(post(b"", "X-Thing: a", "x-tHing: b", "X-Request-ID: mine"))
+
+    (request,) = server.seen
+    assert request.headers["x-thing"] == "a,b"
+    assert b"X-Request-ID: mine\r\n" in wire.sent
+
+
+@pytest.mark.parametrize(
+    ("target", "path"),
+    [
+        ("/echo?a=b", "/echo"),
+        ("/%65cho", "/echo"),
+        ("http://example.org/echo", "/echo"),
+        ("//echo", None),
+        ("/ECHO", None),
+    ],
+)
+def test_the_target_is_read_to_its_path(target: str, path: str | None) -> None:
+    @on_a_wire
+    async def sends(wire: Wire, server: Server) -> None:
+        (answer,) = await wire.send(post(path=target))
+        assert answer.status == (200 if path else 404)
+        assert [request.path for request in server.seen] == ([path] if path else [])
+
+    sends()
+
+
+@on_a_wire
+async def test_head_is_answered_without_a_body(wire: Wire, server: Server) -> None:
+    await wire.send(b"HEAD /echo HTTP/1.1\r\nHost: x\r\n\r\n")
+    (answer,) = answers(wire.sent, has_body=False)
+
+    assert answer.status == 200
+    assert int(answer.headers["content-length"]) > 0
+    assert wire.sent.endswith(b"\r\n\r\n")
+
+
+@pytest.mark.parametrize(
+    ("sent", "stays"),
+    [
+        (post(), True),
+        (post(b"", "Connection: keep-alive"), True),
+        (post(b"", "Connection: close"), False),
+        (post(version="1.0"), False),
+        (post(b"", "Connection: keep-alive", version="1.0"), False),
+    ],
+    ids=["1.1", "keep-alive", "close", "1.0", "1.0 keep-alive"],
+)
+def test_the_connection_stays_where_the_client_may_want_it(sent: bytes, stays: bool) -> None:
+    @on_a_wire
+    async def sends(wire: Wire, server: Server) -> None:
+        (answer,) = await wire.send(sent)
+        assert (answer.status, answer.stays, wire.is_closed) == (200, stays, not stays)
+
+    sends()
+
+
+@on_a_wire
+async def test_a_client_that_asks_is_told_to_go_on(wire: Wire, server: Server) -> None:
+    head, _, _ = post(b"hello", "Expect: 100-continue").partition(b"hello")
+    assert await wire.send(head) == []
+    assert wire.sent == b"HTTP/1.1 100 Continue\r\n\r\n"
+
+    (answer,) = await wire.send(b"hello")
+    assert told(answer)[2] == "hello"
+
+
+@pytest.mark.parametrize("body", [b"", b"hello"])
+@pytest.mark.parametrize("in_parts", [False, True])
+def test_an_upgrade_that_is_offered_is_declined_and_its_body_read(
+    body: bytes, in_parts: bool
+) -> None:
+    """As Java's client offers HTTP/2 with each first request."""
+    offer = ("Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAMAAABk")
+
+    @on_a_wire
+    async def sends(wire: Wire, server: Server) -> None:
+        sent = post(body, *offer) + post(b"next")
+        parts = [bytes([byte]) for byte in sent] if in_parts else [sent]
+        first, second = await wire.send(*parts)
+        assert (told(first)[2], told(second)[2]) == (body.decode(), "next")
+
+    sends()
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"hello\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01",
+        b"GET /echo HTTP/9.9\r\n\r\n",
+        b"GET /echo HTTP/1.1\r\nHost x\r\n\r\n",
+        b"POST /echo HTTP/1.1\r\nContent-Length: x\r\n\r\n",
+        b"POST /echo HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab",
+        b"POST /echo HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+        b"GET /\xc3\xa9 HTTP/1.1\r\n\r\n",
+        b"OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\nrubbish",
+    ],
+    ids=repr,
+)
+def test_what_is_no_request_is_refused_and_the_connection_ends(sent: bytes) -> None:
+    @on_a_wire
+    async def sends(wire: Wire, server: Server) -> None:
+        found = await wire.send(sent, b"and more\r\n\r\n")
+        assert found[-1].status == 400
+        assert told(found[-1])["error"] == "bad_request"
+        assert told(found[-1])["request_id"] == found[-1].headers["x-request-id"]
+        assert (wire.is_closed, server.seen) == (True, [])
+        assert len(found) <= 2
+
+    sends()
+
+
+@on_a_wire
+async def test_a_body_that_is_too_long_is_refused_before_its_end_and_the_rest_forgotten(
+    wire: Wire, server: Server
+) -> None:
+    head, _, _ = post(b"x" * 10 * MAX_BODY).partition(b"x" * MAX_BODY)
+    (answer,) = await wire.send(head, b"x" * (MAX_BODY + 1))
+    assert (answer.status, told(answer)["error"]) == (413, TooLarge.code)
+    assert not wire.is_closed  # it is sending still
+
+    assert await wire.send(b"x" * (9 * MAX_BODY - 1)) == []
+    (answer,) = await wire.send(post(b"next"))
+    assert told(answer)[2] == "next"
+
+
+@on_a_wire
+async def test_a_client_that_wants_to_close_is_heard_out_first(wire: Wire, server: Server) -> None:
+    sent = post(b"x" * 3 * MAX_BODY, "Connection: close")
+    (answer,) = await wire.send(sent[:-MAX_BODY])
+    assert (answer.status, wire.is_closed) == (413, False)
+
+    assert await wire.send(sent[-MAX_BODY:]) == []
+    assert wire.is_closed
+
+
+@on_a_wire
+async def test_no_answer_is_made_for_a_client_that_does_not_read(
+    wire: Wire, server: Server
+) -> None:
+    wire.connection.pause_writing()
+    assert await wire.send(post(b"1") + post(b"2")) == []
+    assert (server.seen, wire.is_paused) == ([], True)
+
+    wire.connection.resume_writing()
+    assert [told(answer)[2] for answer in await wire.send()] == ["1", "2"]
+
+
+@on_a_wire
+async def test_a_client_that_leaves_gives_up_what_it_waits_for(wire: Wire, server: Server) -> None:
+    await wire.send(post(path="/held"))
+    wire.close()
+    await settled()
+
+    assert server.held.cancelled()
+    assert (wire.sent, wire.state.connections) == (b"", set())
+
+
+@on_a_wire
+async def test_an_answer_from_another_thread_reaches_its_connection(
+    wire: Wire, server: Server
+) -> None:
+    await wire.send(post(path="/held"))
+    threading.Thread(target=server.held.set_result, args=("late",)).start()
+    while not wire.sent:
+        await asyncio.sleep(0.001)
+
+    assert told(answers(wire.sent)[0]) == "late"
+
+
+# The end of a server
+
+
+@on_a_wire
+async def test_a_request_on_its_way_when_the_server_ends_is_answered(
+    wire: Wire, server: Server
+) -> None:
+    """A connection that was just made, to a worker that was just told to stop."""
+    wire.connection.shutdown()
+    (answer,) = await wire.send(post())
+
+    assert (answer.status, answer.stays, wire.is_closed) == (200, False, True)
+
+
+@on_a_wire
+async def test_an_idle_connection_ends_with_the_server(wire: Wire, server: Server) -> None:
+    await wire.send(post())
+    wire.connection.shutdown()
+    while not wire.is_closed:
+        await asyncio.sleep(0.01)
+
+
+@on_a_wire
+async def test_an_answer_that_is_owed_is_given_before_the_end(wire: Wire, server: Server) -> None:
+    await wire.send(post(path="/held"))
+    wire.connection.shutdown()
+    server.held.set_result("done")
+    (answer,) = await wire.send()
+
+    assert (told(answer), answer.stays, wire.is_closed) == ("done", False, True)
+
+
+# Patience
+
+
+@pytest.mark.parametrize(
+    ("sent", "patience_s"),
+    [(b"", 10), (b"POST /ec", 10), (post()[:-1], 10), (post(), 15), (post(path="/held"), None)],
+    ids=["nothing", "half a head", "half a body", "idle", "waits for the model"],
+)
+def test_a_connection_on_which_nothing_comes_ends(sent: bytes, patience_s: float | None) -> None:
+    @on_a_wire
+    async def waits(wire: Wire, server: Server) -> None:
+        now = wire.connection._expires
+        await wire.send(sent)
+        began = now - 10
+        for later in (9, 11, 14, 17, 1000):
+            wire.connection.expire(began + later)
+            assert wire.is_closed == (patience_s is not None and later > patience_s)
+
+    waits()
