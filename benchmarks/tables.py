@@ -10,15 +10,19 @@ from rich.table import Table
 def show(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """The first column is text, the others are figures."""
     console = Console()
-    if not console.is_terminal:
-        # Nothing is cut off or wrapped where nobody knows how wide the paper is.
-        console = Console(width=1000)
     table = Table(box=box.ROUNDED if console.is_terminal else box.MARKDOWN)
     for place, column in enumerate(columns):
         table.add_column(column, justify="right" if place else "left")
     for row in rows:
         table.add_row(*row)
-    console.print(table)
+    if console.is_terminal:
+        console.print(table)
+        return
+    # Wide enough for any line, and without the empty lines around it.
+    console = Console(width=1000)
+    with console.capture() as printed:
+        console.print(table)
+    print(f"{printed.get().strip()}\n", flush=True)
 
 
 def figure(value: float) -> str:
