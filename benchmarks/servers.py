@@ -8,6 +8,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 CHURN_REQUEST = ("--request", "examples.churn.request:ChurnRequest")
@@ -21,11 +22,16 @@ def free_port() -> int:
 
 @contextmanager
 def started(
-    arguments: list[str], port: int, stderr: Any = subprocess.PIPE, **environment: str
+    arguments: list[str],
+    port: int,
+    *,
+    python: str | Path = sys.executable,
+    stderr: Any = subprocess.PIPE,
+    **environment: str,
 ) -> Iterator["subprocess.Popen[bytes]"]:
     """The process of a server; PORT in the arguments is replaced."""
     process = subprocess.Popen(
-        [sys.executable, "-m", *(str(port) if word == "PORT" else word for word in arguments)],
+        [str(python), "-m", *(str(port) if word == "PORT" else word for word in arguments)],
         env={**os.environ, **environment},
         stdout=subprocess.DEVNULL,
         stderr=stderr,
