@@ -112,7 +112,7 @@ def _show(costs: Sequence[Cost]) -> None:
         ["changed", "rows of a call", "library, ms", "TabServe, ms", "times as fast"],
         [
             [
-                f"{cost.at:,} {cost.axis}", f"{cost.n_rows:,}", figure(cost.library_ms),
+                f"{cost.axis}: {cost.at:,}", f"{cost.n_rows:,}", figure(cost.library_ms),
                 figure(cost.ours_ms), figure(cost.times_as_fast),
             ]
             for cost in costs
@@ -130,6 +130,9 @@ def draw(costs: Sequence[Cost], path: Path) -> None:
             style = "--" if label.endswith("1 row") else "-"
             colour = "#2f6fb2" if label.startswith("TabServe") else "#d1762b"
             axes.loglog(*zip(*line, strict=True), style, marker="o", color=colour, label=label)
+        sizes = sorted({cost.at for cost in costs if cost.axis == axis})
+        axes.set_xticks(sizes, [f"{size:,}" for size in sizes])
+        axes.set_xticks([], minor=True)
         axes.set_xlabel(axis)
         axes.set_ylabel("ms of a call")
         axes.grid(color="#e4e4e4")

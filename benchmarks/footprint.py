@@ -2,8 +2,8 @@
 
 What is served is an installation of its own, made by pip without extras, which needs a package
 index; with --no-install it is the one that runs this. Start is from the process to the first 200
-of /predict. Memory (Linux) is read after some answers: RSS counts what processes share in each of
-them, PSS in equal shares.
+of /predict; beside it that of the bare ASGI app. Memory (Linux) is read after some answers: RSS
+counts what processes share in each of them, PSS in equal shares.
 """
 
 import argparse
@@ -18,10 +18,12 @@ import venv
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from benchmarks import servers
 from benchmarks.tables import figure, show
+from benchmarks.timing import in_turns
 from examples.churn import data, train
 from tabserve import repository
 
@@ -57,45 +59,53 @@ def main(words: list[str] | None = None) -> None:
         if arguments.install:
             python, installed = _installed(folder / "venv")
             environment = {"PYTHONPATH": ""}  # nor what it would find instead
-        server = Server(python, environment, repository.find(model).folder, folder / "stderr")
-        lines = [*_start(server, arguments.starts), *_memory(server), *installed]
+        row = repository.find(model).golden().rows[0]
+        of = partial(Server, python, environment, json.dumps(row).encode(), folder / "log")
+        ours = of(lambda workers: servers.tabserve(str(model), "--workers", str(workers)))
+        bare = of(lambda _: servers.uvicorn("benchmarks.bare_app:app"))
+        lines = [*_start(ours, bare, arguments.starts), *_memory(ours), *installed]
     show(["footprint", "measured", "at most", "aim"], lines)
 
 
+@dataclass
 class Server:
-    """`tabserve serve` of one model, started again and again."""
+    """A server that is started again and again.
 
-    def __init__(
-        self, python: Path, environment: dict[str, str], model: Path, stderr: Path
-    ) -> None:
-        self._python, self._environment = python, environment
-        self._model, self._stderr = model, stderr
-        self._body = json.dumps(repository.find(model).golden().rows[0]).encode()
-        self._url = ""
+    command: the words that start so many workers. body: of a prediction. log: what it says.
+    """
+
+    python: Path
+    environment: dict[str, str]
+    body: bytes
+    log: Path
+    command: Callable[[int], list[str]]
+    url: str = ""
 
     @contextmanager
     def running(self, workers: int = 1) -> Iterator[int]:
         """The process, by its id, once it has answered a prediction."""
         port = servers.free_port()
-        self._url = f"http://127.0.0.1:{port}/predict"
-        words = servers.tabserve(str(self._model), "--workers", str(workers))
+        self.url = f"http://127.0.0.1:{port}/predict"
         with (
-            self._stderr.open("wb") as stderr,
+            self.log.open("wb") as log,
             servers.started(
-                words, port, python=self._python, stderr=stderr, **self._environment
+                self.command(workers), port, python=self.python, stderr=log, **self.environment
             ) as process,
         ):
             self._wait_until(self.answers)
             yield process.pid
 
+    def start_s(self) -> float:
+        began = time.perf_counter()
+        with self.running():
+            return time.perf_counter() - began
+
     def wait_for_workers(self, n_workers: int) -> None:
         """Any of them may have given the first answer."""
-        self._wait_until(lambda: self._stderr.read_text().count(" is ready after ") == n_workers)
+        self._wait_until(lambda: self.log.read_text().count(" is ready after ") == n_workers)
 
     def answers(self) -> bool:
-        request = urllib.request.Request(
-            self._url, self._body, {"Content-Type": "application/json"}
-        )
+        request = urllib.request.Request(self.url, self.body, {"Content-Type": "application/json"})
         try:
             urllib.request.urlopen(request, timeout=5).close()
         except OSError:  # nobody listens, or the model is not ready
@@ -106,19 +116,18 @@ class Server:
         ends = time.monotonic() + _PATIENCE_S
         while not happened():
             if time.monotonic() > ends:
-                raise SystemExit(f"The server does not answer: {self._stderr.read_text()}")
+                raise SystemExit(f"The server does not answer: {self.log.read_text()}")
             time.sleep(_POLL_S)
 
 
-def _start(server: Server, starts: int) -> Lines:
-    seconds = []
-    for _ in range(starts):
-        began = time.perf_counter()
-        with server.running():
-            seconds.append(time.perf_counter() - began)
+def _start(ours: Server, bare: Server, starts: int) -> Lines:
+    found = in_turns({"ours": ours.start_s, "bare": bare.start_s}, starts)
     return [
-        ["start to the first answer, s", f"{statistics.median(seconds):.2f}", "0.6", "0.35"],
-        [f"  of {starts} starts", f"{min(seconds):.2f} to {max(seconds):.2f}", "", ""],
+        [what, f"{statistics.median(times):.2f} ({min(times):.2f} to {max(times):.2f})", *bounds]
+        for what, times, bounds in (
+            ("start to the first answer, s", found["ours"], ("0.6", "0.35")),
+            ("  of the bare ASGI app", found["bare"], ("", "")),
+        )
     ]
 
 

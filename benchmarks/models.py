@@ -60,7 +60,9 @@ def main(words: list[str] | None = None) -> None:
     show(["in the process", "engine", "class", *_columns(1, "µs"), *_columns(BATCH_ROWS, "ms")],
          in_process)  # fmt: skip
     for n_rows, (floor, aim) in FLOORS.items():
-        print(f"{telco.EXAMPLE}, {n_rows} rows: at least {floor} times as fast, aim {aim}.")
+        rows = "1 row" if n_rows == 1 else f"{n_rows} rows"
+        print(f"{telco.EXAMPLE}, {rows}: at least {floor} times as fast, aim {aim}.")
+    print()
     if over_http:
         show(["/predict", "p50, ms", "bare, ms", "TabServe / bare",
               "16 connections, requests/s", "bare, requests/s", "TabServe / bare"],
