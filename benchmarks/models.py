@@ -1,9 +1,10 @@
 """Models of the Telco customers against their own libraries: `python -m benchmarks.models`.
 
 In the process, the library's `predict_proba` takes a DataFrame that is there already, and the
-engine what a decoded request holds: a list of Python values for each feature. Both give the
-probability of one class. Every call has another row. Over HTTP, which needs wrk (Debian: apt-get
-install wrk), each request has another row, and the bare ASGI app answers a constant.
+engine what a decoded request holds: a list of Python values for each feature. Both have one thread
+and give the probability of one class. Every call has another row. Over HTTP, which needs wrk
+(Debian: apt-get install wrk), each request has another row, and the bare ASGI app answers a
+constant.
 """
 
 import argparse
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from threadpoolctl import threadpool_limits
 
 import tabserve
 from benchmarks import telco, wrk
@@ -88,7 +90,6 @@ def _packed(fitted: Fitted, folder: Path) -> Path:
 
 
 def _in_process(fitted: Fitted, artefact: Path, arguments: argparse.Namespace) -> list[str]:
-    # One thread, as the library has: its estimators here take no more for a row or a thousand.
     loaded = repository.load(repository.find(artefact), workers=usable_cpus())
     cells = [loaded.manifest.engine, loaded.manifest.parity.exactness]
     for n_rows, unit in ((1, 1e6), (BATCH_ROWS, 1e3)):
@@ -99,7 +100,8 @@ def _in_process(fitted: Fitted, artefact: Path, arguments: argparse.Namespace) -
                 call_s, loaded.engine.predict, list(map(_values, frames)), arguments.seconds
             ),
         }
-        found = in_turns(ways, arguments.rounds)
+        with threadpool_limits(1):  # OpenMP's threads wait for each other on busy cores
+            found = in_turns(ways, arguments.rounds)
         medians = [figure(unit * statistics.median(times)) for times in found.values()]
         cells += [*medians, figure(ratio(found["library"], found["ours"]))]
     return cells
