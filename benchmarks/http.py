@@ -7,10 +7,7 @@ which the servers take turns, so that a machine that slows down slows all of the
 import argparse
 import http.client
 import json
-import re
-import shutil
 import statistics
-import subprocess
 import tempfile
 import time
 from collections.abc import Callable
@@ -21,7 +18,9 @@ from urllib.parse import urlsplit
 
 import joblib
 
-from benchmarks.servers import running, tabserve, uvicorn
+from benchmarks import wrk
+from benchmarks.servers import CHURN_REQUEST, running, tabserve, uvicorn
+from benchmarks.timing import in_turns, ratio
 from examples.churn import data, train
 
 CONNECTIONS = (1, 16, 64)
@@ -39,7 +38,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=4.0, help="of each single measurement")
     arguments = parser.parse_args()
-    if shutil.which("wrk") is None:
+    if not wrk.is_installed():
         raise SystemExit("wrk is not installed: apt-get install wrk")
     frame = data.load(arguments.data) if arguments.data else data.generate()
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
@@ -47,7 +46,7 @@ def main() -> None:
         rows = _rows(frame)
         print(f"| requests | {' | '.join(servers)} | TabServe / plain | TabServe / bare |")
         print("|---|" + "---:|" * (len(servers) + 2))
-        script = _wrk_script(Path(folder), rows)
+        script = wrk.script(Path(folder) / "predict.lua", rows)
         for connections in CONNECTIONS:
             _print_rates(
                 f"/predict, {connections} connections, requests/s",
@@ -79,7 +78,7 @@ def _start(stack: ExitStack, folder: Path, frame: object, engine: str | None) ->
             running(uvicorn("benchmarks.bare_app:app"), "/", ANSWER=answer)
         ),
         "(c) TabServe": stack.enter_context(
-            running(tabserve(str(artefact), "--log", str(folder / "log")), "/ready")
+            running(tabserve(str(artefact), *CHURN_REQUEST, "--log", str(folder / "log")), "/ready")
         ),
     }
 
@@ -101,27 +100,8 @@ def _adds_up(row: dict[str, object]) -> bool:
     return True
 
 
-def _wrk_script(folder: Path, rows: list[dict[str, object]]) -> Path:
-    """One body after the other: an answer kept from the last time would be no answer."""
-    bodies = ",\n".join(f"[[{json.dumps(row)}]]" for row in rows[:200])
-    script = folder / "predict.lua"
-    script.write_text(
-        'wrk.method = "POST"\nwrk.headers["Content-Type"] = "application/json"\n'
-        f"local bodies = {{{bodies}}}\nlocal i = 0\n"
-        "request = function()\n  i = i % #bodies + 1\n"
-        "  return wrk.format(nil, nil, nil, bodies[i])\nend\n"
-    )
-    return script
-
-
 def _wrk_rate(connections: int, seconds: float, script: Path, url: str) -> float:
-    command = ["wrk", "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}", "-s", str(script)]
-    done = subprocess.run([*command, f"{url}/predict"], capture_output=True, text=True, check=True)
-    if "Non-2xx" in done.stdout:
-        raise SystemExit(f"{url} refused requests:\n{done.stdout}")
-    found = re.search(r"Requests/sec:\s+([\d.]+)", done.stdout)
-    assert found is not None, done.stdout
-    return float(found[1])
+    return wrk.predict(url, script, connections, seconds).requests_per_s
 
 
 def _batch_rate(body: bytes, seconds: float, url: str) -> float:
@@ -143,21 +123,13 @@ def _batch_rate(body: bytes, seconds: float, url: str) -> float:
 def _print_rates(
     title: str, servers: Servers, rounds: int, measure: Callable[[str], float]
 ) -> None:
-    figures: dict[str, list[float]] = {name: [] for name in servers}
-    for _ in range(rounds):
-        for name, url in servers.items():
-            figures[name].append(measure(url))
+    figures = in_turns({name: partial(measure, url) for name, url in servers.items()}, rounds)
     plain, bare, ours = figures.values()
     medians = " | ".join(f"{statistics.median(values):,.0f}" for values in figures.values())
     print(
-        f"| {title} | {medians} | {_ratio(ours, plain):.2f} | {_ratio(ours, bare):.3f} |",
+        f"| {title} | {medians} | {ratio(ours, plain):.2f} | {ratio(ours, bare):.3f} |",
         flush=True,
     )
-
-
-def _ratio(ours: list[float], theirs: list[float]) -> float:
-    """The median of the ratios round by round: what slows the machine slows both."""
-    return statistics.median(a / b for a, b in zip(ours, theirs, strict=True))
 
 
 if __name__ == "__main__":

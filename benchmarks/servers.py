@@ -8,6 +8,10 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+CHURN_REQUEST = ("--request", "examples.churn.request:ChurnRequest")
 
 
 def free_port() -> int:
@@ -17,21 +21,35 @@ def free_port() -> int:
 
 
 @contextmanager
-def running(arguments: list[str], probe: str, **environment: str) -> Iterator[str]:
-    """The server's address, once `probe` answers 200. PORT in the arguments is replaced."""
-    port = str(free_port())
+def started(
+    arguments: list[str],
+    port: int,
+    *,
+    python: str | Path = sys.executable,
+    stderr: Any = subprocess.PIPE,
+    **environment: str,
+) -> Iterator["subprocess.Popen[bytes]"]:
+    """The process of a server; PORT in the arguments is replaced."""
     process = subprocess.Popen(
-        [sys.executable, "-m", *(port if word == "PORT" else word for word in arguments)],
+        [str(python), "-m", *(str(port) if word == "PORT" else word for word in arguments)],
         env={**os.environ, **environment},
         stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
+        stderr=stderr,
     )
     try:
-        _wait(f"http://127.0.0.1:{port}{probe}", process)
-        yield f"http://127.0.0.1:{port}"
+        yield process
     finally:
         process.terminate()
         process.wait(30)
+
+
+@contextmanager
+def running(arguments: list[str], probe: str, **environment: str) -> Iterator[str]:
+    """The server's address, once `probe` answers 200."""
+    port = free_port()
+    with started(arguments, port, **environment) as process:
+        _wait(f"http://127.0.0.1:{port}{probe}", process)
+        yield f"http://127.0.0.1:{port}"
 
 
 def _wait(url: str, process: "subprocess.Popen[bytes]") -> None:
@@ -55,7 +73,4 @@ def uvicorn(app: str) -> list[str]:
 
 
 def tabserve(path: str, *options: str) -> list[str]:
-    return [
-        "tabserve", "serve", path, "--port", "PORT",
-        "--request", "examples.churn.request:ChurnRequest", *options,
-    ]  # fmt: skip
+    return ["tabserve", "serve", path, "--port", "PORT", *options]

@@ -1,5 +1,6 @@
 """ONNX files are read before the runtime loads them."""
 
+import re
 from typing import Any
 
 import numpy as np
@@ -44,6 +45,15 @@ def nested(depth: int) -> Any:
     return node
 
 
+def behind_numbers(tensor: Any) -> Any:
+    """A node with one attribute that holds numbers of every length, then the tensor."""
+    node = helper.make_node("Constant", [], ["y"], value_floats=[0.5, -1e30, 0.0])
+    node.attribute[0].ints.extend([0, 1, 127, 128, 300, 2**62, -1])
+    node.attribute[0].t.CopyFrom(tensor)
+    return node
+
+
+NUMBERS = file([behind_numbers(CONSTANT)])
 FUNCTION = helper.make_function("mine", "f", ["x"], ["y"], [ADD], [helper.make_opsetid("", 22)])
 
 
@@ -53,6 +63,7 @@ def test_a_file_of_known_operators_is_taken() -> None:
     here.data_location = TensorProto.DEFAULT
     check(file([ADD], [here]), "model.onnx")
     check(file([helper.make_node("Scaler", ["x"], ["y"], domain="ai.onnx.ml")]), "model.onnx")
+    check(NUMBERS, "model.onnx")
 
 
 @pytest.mark.parametrize(
@@ -62,6 +73,7 @@ def test_a_file_of_known_operators_is_taken() -> None:
         (file([helper.make_node("Add", ["x"], ["y"], domain="mine")]), "has the operator mine.Add"),
         (file([ADD], [elsewhere()]), "keeps tensors in other files"),
         (file([helper.make_node("Constant", [], ["y"], value=elsewhere())]), "in other files"),
+        (file([behind_numbers(elsewhere())]), "in other files"),
         (file([nested(2)], [elsewhere()]), "in other files"),
         (file([nested(9)]), "in one another"),
         (file([ADD], functions=[FUNCTION]), "functions"),
@@ -88,11 +100,31 @@ def test_the_listed_operators_are_those_of_the_standard() -> None:
         assert listed <= known
 
 
-@given(st.integers(0, len(GOOD) - 1), st.integers(0, 255))
-def test_an_altered_file_is_taken_or_refused_with_a_sentence(place: int, byte: int) -> None:
-    altered = bytearray(GOOD)
-    altered[place] = byte
+@given(st.sampled_from([GOOD, NUMBERS]), st.integers(0), st.integers(0, 255))
+def test_an_altered_file_is_taken_or_refused_with_a_sentence(
+    content: bytes, place: int, byte: int
+) -> None:
+    altered = bytearray(content)
+    altered[place % len(content)] = byte
     try:
         check(bytes(altered), "model.onnx")
     except ArtifactError as error:
         assert str(error).startswith("model.onnx ")
+
+
+@given(st.integers(0), st.integers(0, 255))
+def test_runs_of_numbers_are_passed_over_as_one_after_the_other(place: int, byte: int) -> None:
+    altered = bytearray(NUMBERS)
+    altered[place % len(NUMBERS)] = byte
+
+    def outcome() -> str:
+        try:
+            check(bytes(altered), "model.onnx")
+        except ArtifactError as error:
+            return str(error)
+        return "taken"
+
+    at_once = outcome()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tabserve.onnxfile._NUMBERS", re.compile(rb"(?!)"))
+        assert outcome() == at_once

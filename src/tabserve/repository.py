@@ -1,7 +1,9 @@
 """The folder of artefacts: which version a path means, and loading one so that it is proven."""
 
+import ctypes
 import os
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -82,6 +84,7 @@ def load(artifact: Artifact, *, allow_pickle: bool = False, workers: int = 1) ->
     else:
         engine = _native(artifact, renderer.parts, allow_pickle, workers)
     difference = _prove(engine, manifest, golden)
+    _give_memory_back()
     inline_rows = int(_INLINE_S / _row_s(engine, manifest, golden)) if engine.reentrant else 0
     return LoadedModel(manifest, engine, difference, inline_rows)
 
@@ -108,6 +111,14 @@ def _native(artifact: Artifact, parts: Parts, allow_pickle: bool, workers: int) 
     contents = {format: artifact.read(name) for name, format in manifest.model_files.items()}
     model = stored.load(contents, manifest.targets, allow_pickle)
     return native.NativeEngine(model, manifest.signature, manifest.targets, parts, workers)
+
+
+def _give_memory_back() -> None:
+    """What was needed to read the model and not to hold it, glibc keeps until it is told: for the
+    churn example 24 of a server's 127 MiB. Takes 3 ms.
+    """
+    with suppress(OSError, AttributeError, TypeError):  # another C library
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _row_s(engine: Engine, manifest: Manifest, golden: GoldenRows) -> float:

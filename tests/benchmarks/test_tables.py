@@ -1,0 +1,68 @@
+"""Each benchmark prints its lines; what it measures is for people to read."""
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks import cost, footprint, models
+from examples.churn import data
+
+
+def cells(printed: str) -> list[list[str]]:
+    """Of the lines of Markdown tables, without their rules."""
+    lines = [line.strip("|").split("|") for line in printed.splitlines() if line.startswith("| ")]
+    return [[cell.strip() for cell in line] for line in lines]
+
+
+def test_models_prints_a_line_for_each_model(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data.generate(1100).to_csv(tmp_path / "telco.csv", index=False)
+    words = ["--data", str(tmp_path / "telco.csv"), "--rounds", "1", "--seconds", "0", "--no-http"]
+
+    models.main([*words, "--models", "LogisticRegression", "LightGBM"])
+
+    header, *lines = cells(capsys.readouterr().out)
+    assert [line[:3] for line in lines] == [
+        ["LogisticRegression", "onnx", "close"],
+        ["LightGBM", "onnx", "close"],
+    ]
+    assert {len(line) for line in lines} == {len(header)}
+
+
+def test_cost_prints_a_line_for_each_size_and_draws_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--trees", "1", "2", "--features", "4", "--rows", "1", "10", "--rounds", "1"]
+
+    cost.main([*words, "--seconds", "0", "--plot", str(tmp_path / "cost.svg")])
+
+    _, *lines = cells(capsys.readouterr().out)
+    assert [line[:2] for line in lines] == [
+        ["trees: 1", "1"],
+        ["trees: 1", "1,000"],
+        ["trees: 2", "1"],
+        ["trees: 2", "1,000"],
+        ["features: 4", "1"],
+        ["features: 4", "1,000"],
+        ["rows: 1", "1"],
+        ["rows: 10", "10"],
+    ]
+    assert "</svg>" in (tmp_path / "cost.svg").read_text()
+
+
+def test_footprint_prints_floors_beside_figures(
+    repository: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    footprint.main(["--model", str(repository), "--starts", "1", "--no-install"])
+
+    _, *lines = cells(capsys.readouterr().out)
+    assert [(line[0], *line[2:]) for line in lines] == [
+        ("start to the first answer, s", "0.6", "0.35"),
+        ("of the bare ASGI app", "", ""),
+        ("memory of one worker, RSS, MiB", "130", "90"),
+        ("PSS", "", ""),
+        ("memory of two workers and what supervises them, PSS, MiB", "", ""),
+        ("more than of one worker", "40", ""),
+        ("the same, workers only", "40", ""),
+    ]
