@@ -50,7 +50,13 @@ def environment(temporary: Path, told: Mapping[str, str]) -> dict[str, str]:
 class Server:
     """`tabserve serve`, run in `folder`, in a session of its own. Its log goes to `log_path`."""
 
-    def __init__(self, folder: Path, *arguments: str, env: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *arguments: str,
+        env: Mapping[str, str] | None = None,
+        python: str = sys.executable,
+    ) -> None:
         self.folder = folder
         self.run_folders = folder / "tmp"
         self.log_path = folder / "log.jsonl"
@@ -60,7 +66,7 @@ class Server:
             flags += ["--log", str(self.log_path)]
         with self._output.open("wb") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "tabserve", "serve", *flags],
+                [python, "-m", "tabserve", "serve", *flags],
                 cwd=folder,
                 env=environment(self.run_folders, env or {}),
                 stdin=subprocess.DEVNULL,
@@ -173,8 +179,8 @@ def serve(tmp_path: Path) -> Iterator[Callable[..., Server]]:
     """Starts a server in the test's own folder; it is gone when the test ends, however that is."""
     started: list[Server] = []
 
-    def start(*arguments: str, env: Mapping[str, str] | None = None) -> Server:
-        started.append(Server(tmp_path, *arguments, env=env))
+    def start(*arguments: str, **options: Any) -> Server:
+        started.append(Server(tmp_path, *arguments, **options))
         return started[-1]
 
     yield start
