@@ -18,10 +18,11 @@ from urllib.parse import urlsplit
 
 import joblib
 
-from benchmarks import wrk
+from benchmarks import tables, wrk
 from benchmarks.servers import CHURN_REQUEST, running, tabserve, uvicorn
 from benchmarks.timing import in_turns, ratio
 from examples.churn import data, train
+from tabserve.auth import add_key
 
 CONNECTIONS = (1, 16, 64)
 BATCH_ROWS = 1000
@@ -42,24 +43,31 @@ def main() -> None:
         raise SystemExit("wrk is not installed: apt-get install wrk")
     frame = data.load(arguments.data) if arguments.data else data.generate()
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        key = add_key(Path(folder) / "keys", "benchmark")
         servers = _start(stack, Path(folder), frame, arguments.engine)
         rows = _rows(frame)
-        print(f"| requests | {' | '.join(servers)} | TabServe / plain | TabServe / bare |")
-        print("|---|" + "---:|" * (len(servers) + 2))
-        script = wrk.script(Path(folder) / "predict.lua", rows)
+        print(f"| requests | {' | '.join(servers)} | (c) / (a) | (c) / (b) | (d) / (b) |")
+        print("|---|" + "---:|" * (len(servers) + 3))
+        script = wrk.script(Path(folder) / "predict.lua", rows, key)
+        _print_figures(
+            "/predict, 1 connection, median, ms",
+            servers,
+            arguments.rounds,
+            partial(_wrk_median_ms, arguments.seconds, script),
+        )
         for connections in CONNECTIONS:
-            _print_rates(
+            _print_figures(
                 f"/predict, {connections} connections, requests/s",
                 servers,
                 arguments.rounds,
                 partial(_wrk_rate, connections, arguments.seconds, script),
             )
         batch = json.dumps(rows[:BATCH_ROWS]).encode()
-        _print_rates(
+        _print_figures(
             f"/predict/batch of {BATCH_ROWS}, rows/s",
             servers,
             arguments.rounds,
-            partial(_batch_rate, batch, arguments.seconds),
+            partial(_batch_rate, batch, key, arguments.seconds),
         )
 
 
@@ -69,6 +77,7 @@ def _start(stack: ExitStack, folder: Path, frame: object, engine: str | None) ->
     model = train.pipeline().fit(features, target)
     joblib.dump(model, folder / "model.joblib")
     plain = uvicorn("benchmarks.plain_app:app")
+    served, keys = [str(artefact), *CHURN_REQUEST], ["--keys", str(folder / "keys")]
     answer = '{"churn_probability":0.734,"risk_category":"High"}'
     return {
         "(a) plain FastAPI": stack.enter_context(
@@ -78,7 +87,10 @@ def _start(stack: ExitStack, folder: Path, frame: object, engine: str | None) ->
             running(uvicorn("benchmarks.bare_app:app"), "/", ANSWER=answer)
         ),
         "(c) TabServe": stack.enter_context(
-            running(tabserve(str(artefact), *CHURN_REQUEST, "--log", str(folder / "log")), "/ready")
+            running(tabserve(*served, "--log", str(folder / "log"), *keys), "/ready")
+        ),
+        "(d) without keys and log": stack.enter_context(
+            running(tabserve(*served, "--log", "off"), "/ready")
         ),
     }
 
@@ -104,10 +116,14 @@ def _wrk_rate(connections: int, seconds: float, script: Path, url: str) -> float
     return wrk.predict(url, script, connections, seconds).requests_per_s
 
 
-def _batch_rate(body: bytes, seconds: float, url: str) -> float:
+def _wrk_median_ms(seconds: float, script: Path, url: str) -> float:
+    return wrk.predict(url, script, 1, seconds).median_ms
+
+
+def _batch_rate(body: bytes, key: str, seconds: float, url: str) -> float:
     """Rows a second, one batch after the other; at least one batch."""
     connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=300)
-    headers = {"Content-Type": "application/json"}
+    headers = {"Content-Type": "application/json", "X-API-Key": key}
     n_batches, began = 0, time.perf_counter()
     while not n_batches or time.perf_counter() - began < seconds:
         connection.request("POST", "/predict/batch", body, headers)
@@ -120,16 +136,14 @@ def _batch_rate(body: bytes, seconds: float, url: str) -> float:
     return n_batches * BATCH_ROWS / elapsed
 
 
-def _print_rates(
+def _print_figures(
     title: str, servers: Servers, rounds: int, measure: Callable[[str], float]
 ) -> None:
     figures = in_turns({name: partial(measure, url) for name, url in servers.items()}, rounds)
-    plain, bare, ours = figures.values()
-    medians = " | ".join(f"{statistics.median(values):,.0f}" for values in figures.values())
-    print(
-        f"| {title} | {medians} | {ratio(ours, plain):.2f} | {ratio(ours, bare):.3f} |",
-        flush=True,
-    )
+    plain, bare, ours, quiet = figures.values()
+    medians = [tables.figure(statistics.median(values)) for values in figures.values()]
+    ratios = [ratio(ours, plain), ratio(ours, bare), ratio(quiet, bare)]
+    print(f"| {title} | {' | '.join([*medians, *map(tables.figure, ratios)])} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -21,11 +21,15 @@ def is_installed() -> bool:
     return shutil.which("wrk") is not None
 
 
-def script(path: Path, rows: list[dict[str, Any]]) -> Path:
-    """One body after the other: an answer kept from the last time would be no answer."""
+def script(path: Path, rows: list[dict[str, Any]], key: str = "") -> Path:
+    """One body after the other: an answer kept from the last time would be no answer.
+
+    key: of the API, sent with each.
+    """
     bodies = ",\n".join(f"[[{json.dumps(row)}]]" for row in rows[:200])
     path.write_text(
         'wrk.method = "POST"\nwrk.headers["Content-Type"] = "application/json"\n'
+        f'wrk.headers["X-API-Key"] = "{key}"\n'
         f"local bodies = {{{bodies}}}\nlocal i = 0\n"
         "request = function()\n  i = i % #bodies + 1\n"
         "  return wrk.format(nil, nil, nil, bodies[i])\nend\n"
