@@ -40,7 +40,7 @@ _OPERATORS_OF = {"": OPERATORS, "ai.onnx": OPERATORS, "ai.onnx.ml": ML_OPERATORS
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 # An attribute's floats (7) and ints (8), each a field of its own: 300,000 in the file of a forest,
-# of which one after the other took a third of a server's start. Possessive: nothing to remember.
+# which one after the other took three tenths of a server's start. Possessive: nothing to remember.
 _NUMBERS = re.compile(rb"(?:\x3d.{4}|\x40[\x80-\xff]{0,9}[\x00-\x7f])++", re.DOTALL)
 
 

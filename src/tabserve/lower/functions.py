@@ -72,9 +72,14 @@ def power(graph: Graph, value: str, exponents: Array) -> str:
 
 
 def logistic(graph: Graph, value: str) -> str:
-    """1 / (1 + exp(-x)), without overflow on either side."""
+    """1 / (1 + exp(-x)), without overflow on either side; 0 where that exp would be infinite, as
+    scipy's expit has it: where all classes are 0, scikit-learn takes them to be equally likely.
+    """
     one = graph.constant(1.0)
-    small = exp(graph, graph.node("Neg", graph.node("Abs", value)))
+    size = graph.node("Abs", value)
+    small = exp(graph, graph.node("Neg", size))
+    overflows = graph.node("Greater", size, graph.constant(np.log(np.finfo(np.float64).max)))
+    small = graph.node("Where", overflows, graph.constant(0.0), small)
     is_positive = graph.node("GreaterOrEqual", value, graph.constant(0.0))
     numerator = graph.node("Where", is_positive, one, small)
     return graph.node("Div", numerator, graph.node("Add", one, small))
