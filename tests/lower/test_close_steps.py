@@ -49,7 +49,7 @@ def with_lambdas(*lambdas: float) -> Any:
     (QuantileTransformer(n_quantiles=50, output_distribution="normal"), ALL),
     *[(FunctionTransformer(function), ["c"]) for function in (np.log, np.log2, np.log10)],
     *[(FunctionTransformer(function), ["b", "d"]) for function in (np.exp, np.expm1, np.cbrt)],
-    (FunctionTransformer(np.log1p), ["a", "c"]),
+    (FunctionTransformer(np.log1p), ["a", "c"]), (FunctionTransformer(np.tanh), ["b", "d"]),
 ], ids=repr)  # fmt: skip
 @pytest.mark.filterwarnings("ignore:invalid value")
 def test_a_lowered_step_is_close(step: Any, columns: list[str]) -> None:
@@ -126,7 +126,7 @@ def assert_close(found: Any, expected: Any) -> None:
 @pytest.mark.parametrize(("function", "why"), [
     (np.nan_to_num, "of nan_to_num, which is not known"),
     (lambda rows: rows, "of <lambda>, which is not known"),
-    (np.tanh, "of tanh, which is not known"),
+    (np.arctan, "of arctan, which is not known"),
 ])  # fmt: skip
 def test_a_function_that_is_not_known_is_said(function: Any, why: str) -> None:
     step = FunctionTransformer(function).fit(ROWS[["b"]])

@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.compose import TransformedTargetRegressor
@@ -157,6 +158,14 @@ def test_several_values(model: Any) -> None:
 def test_several_classes(model: Any) -> None:
     targets = np.stack([classes_of(NARROW, "text"), classes_of(NARROW, "three")], axis=1)
     assert_served_as_predicted(MultiOutputClassifier(model).fit(NARROW, targets), NARROW)
+
+
+def test_a_row_that_no_class_claims_has_no_probability_of_any() -> None:
+    model = OneVsRestClassifier(DecisionTreeClassifier()).fit(NARROW, classes_of(NARROW, "three"))
+    random = np.random.default_rng(1)
+    rows = pd.DataFrame({name: random.permutation(NARROW[name]) for name in NARROW})
+    assert (model.predict_proba(rows) == 0).all(axis=1).any()
+    assert_served_as_predicted(model, rows)
 
 
 @pytest.mark.parametrize("kind", ["numbers", "text", "booleans"])

@@ -30,7 +30,7 @@ def _calibrated(model: Any, matrix: Matrix, lowering: Lowering) -> str:
         if n_classes == 2:
             proba = graph.node("Concat", graph.minus_from(1.0, each), each, axis=1)
         else:
-            proba = graph.shares(each, n_classes)
+            proba = graph.shares(each, n_classes, of_zero=1 / n_classes)
     # What rounding puts above 1.
     return graph.node("Min", proba, graph.constant(1.0))
 

@@ -204,12 +204,12 @@ class Graph:
         """One after another."""
         return reduce(lambda total, value: self.node("Add", total, value), values)
 
-    def shares(self, values: str, n: int) -> str:
-        """Of their sum, row by row; equal ones where that is 0. values: shape (n_rows, n)."""
+    def shares(self, values: str, n: int, *, of_zero: float) -> str:
+        """Of their sum, row by row; where that is 0, of_zero. values: shape (n_rows, n)."""
         total = self.node("MatMul", values, self.constant(np.ones((n, 1))))
         is_zero = self.node("Equal", total, self.constant(0.0))
         divided = self.node("Div", values, total)
-        return self.node("Where", is_zero, self.constant(1.0 / n), divided)
+        return self.node("Where", is_zero, self.constant(of_zero), divided)
 
     def same_for_all(self, row: ArrayLike) -> str:
         """The numbers of one row, for each."""

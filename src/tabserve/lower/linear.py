@@ -39,7 +39,7 @@ def sgd_classifier(model: Any, matrix: Matrix, lowering: Lowering) -> list[Score
         proba = graph.node("Concat", graph.minus_from(1.0, each), each, axis=1)
         place = graph.as_double(graph.node("Greater", raw, graph.constant(0.0)))
     else:
-        proba = graph.shares(each, n_classes)
+        proba = graph.shares(each, n_classes, of_zero=1 / n_classes)
         place = graph.as_double(graph.node("ArgMax", raw, axis=1, keepdims=1))
     value = graph.node("Concat", proba, place, axis=1)
     return [Scores(value, Link(proba="itself", label="place"), decision=raw)]

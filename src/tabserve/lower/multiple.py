@@ -20,7 +20,8 @@ def one_vs_rest(model: Any, matrix: Matrix, lowering: Lowering) -> list[Scores]:
     place = _place(model, score, graph)
     if not hasattr(model, "predict_proba"):
         return [Scores(place, Link(label="place"), decision=score)]
-    proba = graph.shares(_probabilities(model, matrix, lowering), max(len(scores), 2))
+    each = _probabilities(model, matrix, lowering)
+    proba = graph.shares(each, max(len(scores), 2), of_zero=0.0)
     value = graph.node("Concat", proba, place, axis=1)
     return [Scores(value, Link(proba="itself", label="place"), decision=score)]
 

@@ -74,4 +74,5 @@ _NODES: dict[str, Callable[[Graph, str], str]] = {
     "reciprocal": _reciprocal,
     "sign": _sign,
     "square": _square,
+    "tanh": functions.tanh,
 }
