@@ -155,20 +155,22 @@ class _Differs(Exception):
 
 def _compared(engine: Engine, truth: Original, columns: Columns, expected: Outputs) -> float:
     """The largest difference, over all batch sizes. Raises _Differs."""
-    alone = np.linspace(0, n_rows(columns) - 1, min(n_rows(columns), _MOST_ALONE)).astype(int)
+    every = np.arange(n_rows(columns))
+    alone = np.linspace(0, len(every) - 1, min(len(every), _MOST_ALONE)).astype(int)
     largest = 0.0
-    for size in (*parity.BATCH_SIZES, n_rows(columns)):
-        some: Any = alone if size == 1 else slice(None)
-        found = parity.in_batches(engine, parity.rows_of(columns, some), size)
+    for size in (*parity.BATCH_SIZES, len(every)):
+        places = alone if size == 1 else every
+        found = parity.in_batches(engine, parity.rows_of(columns, places), size)
         comparison = parity.compare(
-            parity.rows_of(expected, some), found, truth.exactness, truth.golden.outputs
+            parity.rows_of(expected, places), found, truth.exactness, truth.golden.outputs
         )
         if comparison.difference is not None:
             difference = comparison.difference
+            kind = "golden" if columns is truth.columns else "hard"
             raise _Differs(
-                f"Differs on a {'golden' if columns is truth.columns else 'hard'} row in batches "
-                f"of {size}: {difference.part}: expected {difference.expected!r}, found "
-                f"{difference.found!r}."
+                f"Differs on {kind} row {places[difference.row] + 1} in batches of {size}: "
+                f"{difference.part}: expected {difference.expected!r}, found "
+                f"{difference.found!r}{difference.by}."
             )
         largest = max(largest, comparison.max_difference)
     return largest

@@ -30,6 +30,11 @@ class Difference:
     part: str
     expected: Any
     found: Any
+    amount: float | None = None  # of numbers
+
+    @property
+    def by(self) -> str:
+        return "" if self.amount is None else f", which is {self.amount:g} apart"
 
 
 @dataclass(frozen=True)
@@ -70,11 +75,13 @@ def compare(
             wrong = ~(difference <= allowed) | (finite != np.isfinite(got))
             largest = max(largest, float(difference[finite].max(initial=0.0)))
         else:
+            difference = None
             wrong = got.astype(object) != wanted.astype(object)
         rows = wrong.reshape(len(wanted), -1).any(axis=1)
         if rows.any() and first is None:
             row = int(rows.argmax())
-            first = Difference(row, part, wanted.tolist()[row], got.tolist()[row])
+            amount = None if difference is None else float(np.max(difference[row]))
+            first = Difference(row, part, wanted.tolist()[row], got.tolist()[row], amount)
     return Comparison(largest, first)
 
 
@@ -161,8 +168,8 @@ def prove(
 def sentence(difference: Difference, exactness: Exactness) -> str:
     return (
         f"The model does not give its golden outputs: row {difference.row + 1} of {GOLDEN}, "
-        f"{difference.part}: expected {difference.expected!r}, found {difference.found!r} "
-        f"(class {exactness}). The libraries or the CPU are not those it was packed with; "
+        f"{difference.part}: expected {difference.expected!r}, found {difference.found!r}"
+        f"{difference.by} (class {exactness}). The libraries or the CPU are not those it was packed with; "
         "pack it again here, or install the versions that its manifest names."
     )
 
