@@ -169,8 +169,8 @@ def sentence(difference: Difference, exactness: Exactness) -> str:
     return (
         f"The model does not give its golden outputs: row {difference.row + 1} of {GOLDEN}, "
         f"{difference.part}: expected {difference.expected!r}, found {difference.found!r}"
-        f"{difference.by} (class {exactness}). The libraries or the CPU are not those it was packed with; "
-        "pack it again here, or install the versions that its manifest names."
+        f"{difference.by} (class {exactness}). The libraries or the CPU are not those it was "
+        "packed with; pack it again here, or install the versions that its manifest names."
     )
 
 
