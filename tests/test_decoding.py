@@ -231,7 +231,8 @@ def test_a_refusal_holds_no_value_of_the_row(plain: RecordDecoder, own: RecordDe
 def test_of_many_problems_the_first_are_listed(own: RecordDecoder, change: dict[str, Any]) -> None:
     with pytest.raises(InvalidInput) as caught:
         own.many(b"[" + b",".join([body(**change)] * (MAX_PROBLEMS + 5)) + b"]")
-    assert len(caught.value.problems) == MAX_PROBLEMS + 1
+    assert MAX_PROBLEMS // 4 < len(caught.value.problems) <= MAX_PROBLEMS + 1
+    assert len(json.dumps(caught.value.problems)) < 4096
     assert caught.value.problems[-1] == {
         "loc": ("body",), "msg": "Further problems are not listed", "type": "too_many_problems",
     }  # fmt: skip
@@ -260,7 +261,7 @@ def test_a_small_body_with_millions_of_problems_costs_little(plain: RecordDecode
         plain.many(b"[" + b"{}," * 1_400_000 + b"{}]")
     with pytest.raises(InvalidInput) as caught:
         plain.many(b"[" + b"{}," * 9_999 + b"{}]")
-    assert len(caught.value.problems) == MAX_PROBLEMS + 1
+    assert len(caught.value.problems) <= MAX_PROBLEMS + 1
 
 
 # A user's own class

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import orjson
 from pydantic import ValidationError
 
 from tabserve.errors import InputProblem, InvalidInput, InvalidJSON
@@ -9,6 +10,9 @@ from tabserve.errors import InputProblem, InvalidInput, InvalidJSON
 # More would tell the caller nothing new, and would make a large answer to a bad batch.
 MAX_PROBLEMS = 100
 MAX_MESSAGE_CHARS = 300
+# Of the problems as JSON. The whole body of an error is at most 4 KiB: who sends rubbish gets no
+# more back than he sent.
+MAX_PROBLEMS_BYTES = 3500
 
 # Messages in place of those of pydantic's that repeat the input.
 _WITHOUT_INPUT = {"union_tag_invalid": "Input has a tag that is none of the expected ones"}
@@ -28,20 +32,28 @@ def problems_of(error: ValidationError, root: tuple[int | str, ...]) -> list[Inp
 
 
 def refusal(problems: list[InputProblem]) -> InvalidInput:
-    # A key of the input, and so a message too, may be as long as the body.
-    listed: list[InputProblem] = [
-        {
-            "loc": tuple(shortened(part) for part in found["loc"]),
-            "msg": shortened(found["msg"]),
-            "type": found["type"],
-        }
-        for found in problems[:MAX_PROBLEMS]
-    ]
-    if len(problems) > MAX_PROBLEMS:
+    kind = InvalidJSON if problems[0]["type"] == "json_invalid" else InvalidInput
+    listed: list[InputProblem] = []
+    left_bytes = MAX_PROBLEMS_BYTES
+    for found in problems[:MAX_PROBLEMS]:
+        told = _told(found)
+        left_bytes -= len(orjson.dumps(told)) + 1
+        if left_bytes < 0:
+            break
+        listed.append(told)
+    if len(listed) < len(problems):
         message = "Further problems are not listed"
         listed.append({"loc": ("body",), "msg": message, "type": "too_many_problems"})
-    kind = InvalidJSON if problems[0]["type"] == "json_invalid" else InvalidInput
     return kind(listed)
+
+
+def _told(found: InputProblem) -> InputProblem:
+    """A key of the input, and so a message too, may be as long as the body, and as deep."""
+    loc = tuple(shortened(part) for part in found["loc"])
+    told: InputProblem = {"loc": loc, "msg": shortened(found["msg"]), "type": found["type"]}
+    if len(orjson.dumps(told)) >= MAX_PROBLEMS_BYTES:
+        told["loc"] = loc[:1]
+    return told
 
 
 def shortened(part: Any) -> Any:
