@@ -10,6 +10,7 @@ from sklearn.ensemble import RandomForestClassifier
 from sklearn.impute import SimpleImputer
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
+from sklearn.tree import DecisionTreeRegressor
 
 import tabserve
 
@@ -79,4 +80,16 @@ def repository(
         target="churn",
         output=CHURN_OUTPUT,
     )
+    return out
+
+
+@pytest.fixture(scope="session")
+def lines(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A repository with line 1.0.0, which answers x, and 2.0.0, which answers 2 x. Tests must not
+    change it; copy it first.
+    """
+    out, rows = tmp_path_factory.mktemp("lines"), pd.DataFrame({"x": np.arange(8.0)})
+    for factor in (1, 2):
+        model = DecisionTreeRegressor(random_state=0).fit(rows, factor * rows["x"])
+        tabserve.pack(model, out, name="line", version=f"{factor}.0.0", data=rows)
     return out

@@ -82,6 +82,7 @@ def test_it_names_each_route_that_a_client_may_call(plain: Document) -> None:
         "/ready": ["get"],
         "/metadata": ["get"],
         "/metrics": ["get"],
+        "/models": ["get"],
     }
     assert plain["info"]["title"] == "churn"
     assert plain["info"]["version"] == "1.2.3"
@@ -159,7 +160,7 @@ def test_with_keys_they_are_asked_for_where_they_are_needed(guarded: Document) -
         "ApiKey": {"type": "apiKey", "in": "header", "name": "X-API-Key"}
     }
     secured = {path for path, operation in operations(guarded) if "security" in operation}
-    assert secured == {"/predict", "/predict/batch", "/metadata", "/metrics"}
+    assert secured == {"/predict", "/predict/batch", "/metadata", "/metrics", "/models"}
     for path, operation in operations(guarded):
         assert ({"401", "403"} <= set(operation["responses"])) == (path in secured)
         assert ("429" in operation["responses"]) == path.startswith("/predict")

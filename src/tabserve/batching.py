@@ -74,11 +74,15 @@ class Batcher:
             self._changed.notify()
         return job.future
 
-    def close(self, timeout_s: float | None = None) -> None:
-        """Finish what is queued, then end the thread; a model that takes longer is left behind."""
+    def end(self) -> None:
+        """Let the thread finish what is queued and end; returns at once."""
         with self._changed:
             self._closed = True
             self._changed.notify()
+
+    def close(self, timeout_s: float | None = None) -> None:
+        """The same, and wait for it; a model that takes longer is left behind."""
+        self.end()
         self._thread.join(timeout_s)
 
     def _work(self) -> None:

@@ -7,6 +7,7 @@ TabserveError                                    code                    status
 │   ├── Forbidden                                forbidden               403
 │   ├── NotFound                                 not_found               404
 │   ├── MethodNotAllowed                         method_not_allowed      405
+│   ├── Conflict                                 conflict                409
 │   ├── TooLarge                                 too_large               413
 │   ├── UnsupportedMediaType                     unsupported_media_type  415
 │   ├── InvalidInput                             invalid_input           422
@@ -26,6 +27,7 @@ TabserveError                                    code                    status
     ├── ArtifactError                            artifact
     │   ├── UntrustedModel                       untrusted_model
     │   └── NotReproduced                        not_reproduced
+    ├── ReleaseError                             release
     ├── RequestClassError                        request_class
     └── BenchError                               bench
 """
@@ -76,6 +78,12 @@ class MethodNotAllowed(ClientError):
     def __init__(self, allowed: list[str]) -> None:
         super().__init__(f"This route answers {', '.join(allowed)}.")
         self.allowed = allowed
+
+
+class Conflict(ClientError):
+    """It cannot be done as things stand: `detail` says why."""
+
+    code, status = "conflict", 409
 
 
 class TooLarge(ClientError):
@@ -181,6 +189,10 @@ class UntrustedModel(ArtifactError):
 
 class NotReproduced(ArtifactError):
     code = "not_reproduced"
+
+
+class ReleaseError(OperatorError):
+    code = "release"
 
 
 class RequestClassError(OperatorError):

@@ -11,7 +11,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import orjson
@@ -42,6 +42,8 @@ class Route:
     """One method on one exact path.
 
     public: needs no key. limited: counts against the rate limit.
+    template: the path with the names of models and versions left open, under which its latency is
+    counted; the path itself where left out.
     operation: its OpenAPI operation; None keeps it out of the document.
     """
 
@@ -51,6 +53,12 @@ class Route:
     public: bool = False
     limited: bool = False
     operation: dict[str, Any] | None = field(default=None, compare=False)
+    template: str = ""
+
+    def below(self, prefix: str, template: str) -> "Route":
+        """The same below a path."""
+        inner = self.template or self.path
+        return replace(self, path=prefix + self.path, template=template + inner)
 
 
 class Dispatcher:
@@ -72,22 +80,27 @@ class Dispatcher:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.max_body = max_body
-        self._routes: dict[str, dict[str, Route]] = {}
-        for route in routes:
-            self._routes.setdefault(route.path, {})[route.method] = route
         self._metrics = metrics
         self._log = log
         self._keys = keys
         self._limiter = limiter
         self._deadline_s = deadline_s
         self._clock = clock
-        # Paths that are in the document: the files of the docs pages would be as many series again.
-        self._latency = {
-            path: metrics.latency.labels(path)
-            for path, methods in self._routes.items()
-            if any(route.operation is not None for route in methods.values())
-        }
         self._latency_elsewhere = metrics.latency.labels("other")
+        self.serve(routes)
+
+    def serve(self, routes: Iterable[Route]) -> None:
+        """Answer by these routes from now on; a request that was begun goes on by its own."""
+        table: dict[str, dict[str, Route]] = {}
+        latency: dict[str, Any] = {}
+        for route in routes:
+            table.setdefault(route.path, {})[route.method] = route
+            # Not of each file of the docs pages: they would be as many series again.
+            if route.operation is not None or route.template:
+                latency[route.path] = self._metrics.latency.labels(route.template or route.path)
+        # In one step each: no request sees half of a table.
+        self._latency = latency
+        self._routes = table
 
     def begin(self, request: Request) -> Response | Pending:
         """Its response, whatever happens; or what it waits for, with which `end` goes on."""

@@ -13,6 +13,7 @@ from tabserve.settings import METRICS_FOLDER_VARIABLE
 _LATENCY_BUCKETS_S = (
     0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10
 )  # fmt: skip
+_PREDICTING = ("/predict", "/predict/batch")  # how the routes of predictions end
 _ROWS_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 4096, 16384)
 
 
@@ -57,7 +58,7 @@ class Metrics:
         totals: dict[str, float] = {}
         for family in self._collected().collect():
             for sample in family.samples:
-                if sample.labels.get("route", "/predict").startswith("/predict"):
+                if sample.labels.get("route", "/predict").endswith(_PREDICTING):
                     totals[sample.name] = totals.get(sample.name, 0.0) + sample.value
         seconds = totals.get("tabserve_request_duration_seconds_sum", 0.0)
         count = totals.get("tabserve_request_duration_seconds_count", 0.0)

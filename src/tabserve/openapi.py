@@ -1,6 +1,7 @@
 """The OpenAPI document, made from the routes' own operations."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -67,6 +68,25 @@ def extend(found: JSON, other: JSON) -> None:
     found["paths"] = {**other.get("paths", {}), **found["paths"]}
     for kind, components in other.get("components", {}).items():
         found["components"][kind] = {**components, **found["components"].get(kind, {})}
+
+
+def below(name: str, routes: Iterable[Route], schemas: JSON) -> tuple[list[Route], JSON]:
+    """Routes of a model that is one of several: its components have its name before theirs, and so
+    have the references to them.
+    """
+    prefix = "#/components/schemas/"
+
+    def renamed(part: JSON) -> JSON:
+        text = orjson.dumps(part).decode()
+        found: JSON = orjson.loads(text.replace(f'"{prefix}', f'"{prefix}{name}.'))
+        return found
+
+    described = [
+        replace(route, operation=renamed(route.operation) | {"tags": [name]})
+        for route in routes
+        if route.operation is not None
+    ]
+    return described, {f"{name}.{key}": schema for key, schema in renamed(schemas).items()}
 
 
 def _renamed(document: JSON, taken: Iterable[str]) -> JSON:

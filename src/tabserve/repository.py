@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict, ValidationError
+
 from tabserve import parity
 from tabserve.artifact import (
     GOLDEN,
@@ -23,6 +25,9 @@ from tabserve.errors import ArtifactError
 from tabserve.lowered import Lowered
 from tabserve.output import Renderer
 from tabserve.types import Engine, Parts
+
+# In the folder of a name: which of its versions is live.
+LIVE = "live.json"
 
 # What may be computed on an event loop: some times what handing it to a thread and back costs.
 _INLINE_S = 500e-6
@@ -43,8 +48,21 @@ class LoadedModel:
     inline_rows: int = 0
 
 
+class Live(BaseModel):
+    """What LIVE holds. previous: the versions that were live before, the last one first.
+
+    allow_breaking: whether it may break the clients of the one before.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    version: str
+    previous: tuple[str, ...] = ()
+    allow_breaking: bool = False
+
+
 def find(path: str | Path) -> Artifact:
-    """The artefact that PATH means: a version's folder, the highest version of a name's folder, or
+    """The artefact that PATH means: a version's folder, the live version of a name's folder, or
     that of the only name in a repository.
 
     Raises ArtifactError where there is none, or more than one name.
@@ -52,19 +70,82 @@ def find(path: str | Path) -> Artifact:
     folder = Path(path)
     if (folder / MANIFEST).exists():
         return Artifact(folder)
-    versions = _versions(folder)
-    if not versions:
-        names = [name for name in _subfolders(folder) if _versions(name)]
-        if len(names) > 1:
-            listed = ", ".join(str(name) for name in names)
-            raise ArtifactError(f"{folder} holds several models; name one of {listed}.")
-        versions = _versions(names[0]) if names else []
-    if not versions:
+    folders = name_folders(folder)
+    if len(folders) > 1:
+        listed = ", ".join(str(name) for name in folders)
+        raise ArtifactError(f"{folder} holds several models; name one of {listed}.")
+    return Artifact(folders[0] / live(folders[0]).version)
+
+
+def name_folders(path: Path) -> list[Path]:
+    """The folders of names that PATH means: itself, or those in a repository.
+
+    Raises ArtifactError where there is none.
+    """
+    if versions(path):
+        return [path]
+    folders = [folder for folder in _subfolders(path) if versions(folder)]
+    if not folders:
         raise ArtifactError(
-            f"Expected a packed model at {folder} (a folder with a {MANIFEST}, NAME/VERSION below "
+            f"Expected a packed model at {path} (a folder with a {MANIFEST}, NAME/VERSION below "
             "it, or VERSION below it), found none. Make one with: tabserve pack"
         )
-    return Artifact(max(versions, key=lambda version: version_key(version.name)))
+    return folders
+
+
+def versions(folder: Path) -> list[str]:
+    """Of a name's folder, the highest first; without those that are being written."""
+    found = [version.name for version in _subfolders(folder) if (version / MANIFEST).exists()]
+    return sorted(found, key=version_key, reverse=True)
+
+
+def live(folder: Path) -> Live:
+    """Of a name's folder: what its LIVE says, else the highest version.
+
+    Raises ArtifactError where there is no such version.
+    """
+    there = versions(folder)
+    if not there:
+        raise ArtifactError(f"Expected a version in {folder}, found none.")
+    found = read_live(folder)
+    if found is None:
+        return Live(version=there[0])
+    if found.version not in there:
+        raise ArtifactError(
+            f"{folder / LIVE} says that {found.version} is live, which is not there; there are "
+            f"{', '.join(there)}."
+        )
+    return found
+
+
+def read_live(folder: Path) -> Live | None:
+    """Raises ArtifactError where it cannot be read."""
+    path = folder / LIVE
+    try:
+        return Live.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise ArtifactError(f"Cannot read {path}: {error.strerror}.") from None
+    except ValidationError as error:
+        found = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(map(str, found["loc"])) or "the file itself"
+        raise ArtifactError(
+            f"{path} does not say which version is live: {found['msg']} at {place}. Say it with: "
+            "tabserve promote NAME VERSION"
+        ) from None
+
+
+def identity(version: Path) -> tuple[tuple[str, int, int, int], ...]:
+    """Another one where a file of the version was written or replaced."""
+    try:
+        with os.scandir(version) as entries:
+            stats = [(entry.name, entry.stat()) for entry in entries]
+    except OSError:
+        return ()
+    return tuple(
+        sorted((name, stat.st_ino, stat.st_mtime_ns, stat.st_size) for name, stat in stats)
+    )
 
 
 def load(artifact: Artifact, *, allow_pickle: bool = False, workers: int = 1) -> LoadedModel:
@@ -152,10 +233,6 @@ def version_key(version: str) -> tuple[Any, ...]:
 
 def _identifier(text: str, number: int) -> tuple[int, int, str]:
     return (number, int(text), "") if text.isdecimal() else (0, 0, text)
-
-
-def _versions(folder: Path) -> list[Path]:
-    return [version for version in _subfolders(folder) if (version / MANIFEST).exists()]
 
 
 def _subfolders(folder: Path) -> list[Path]:

@@ -1,6 +1,7 @@
 """One model being served: signature, engine, batcher, and what watches them."""
 
 import threading
+import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any
@@ -26,6 +27,8 @@ _LOADING = "The model is being loaded."
 
 class ServedModel:
     """Loads in its own thread, so that probes are answered meanwhile.
+
+    One that nobody can reach any more ends by itself, as soon as its last request is answered.
 
     request_class: the user's own, or None for one made from the signature.
     workers: processes that share this machine's CPUs.
@@ -57,7 +60,7 @@ class ServedModel:
         self._allow_pickle = allow_pickle
         self._workers = workers
         self._max_queue = max_queue
-        self._on_refused = on_refused
+        self.on_refused = on_refused
         self.on_ready: Callable[[], None] = lambda: None
         self._answered = metrics.predictions.labels(self.manifest.name, self.manifest.version)
         self._lock = threading.Lock()
@@ -74,10 +77,9 @@ class ServedModel:
         if self._thread is None:
             with self._lock:
                 if self._thread is None:
-                    self._thread = threading.Thread(
-                        target=self._load, name="tabserve-load", daemon=True
-                    )
-                    self._thread.start()
+                    thread = threading.Thread(target=self._load, name="tabserve-load", daemon=True)
+                    thread.start()
+                    self._thread = thread  # now that others may wait for it
 
     def wait(self, timeout_s: float | None = None) -> None:
         """Until the model can answer. Raises what refused it, or ModelNotReady at the timeout."""
@@ -88,6 +90,10 @@ class ServedModel:
             raise self._refusal
         if self._batcher is None:
             raise ModelNotReady(f"The model was not ready within {timeout_s} s.")
+
+    @property
+    def is_ready(self) -> bool:
+        return self._loaded is not None
 
     @property
     def loaded(self) -> LoadedModel:
@@ -185,7 +191,7 @@ class ServedModel:
         except Exception as error:  # noqa: BLE001 - kept, and told to whoever waits
             self._refusal = error
             self._why_not_ready = "The model was refused; the server's own log says why."
-            self._on_refused(error)
+            self.on_refused(error)
             return
         self._predictor = Predictor(
             loaded.engine,
@@ -203,6 +209,8 @@ class ServedModel:
         )
         self._inline_rows = loaded.inline_rows
         self._loaded = loaded
+        # Not counted by hand: whoever waits for an answer of this model holds it.
+        weakref.finalize(self, self._batcher.end).atexit = False
         self.on_ready()
 
 

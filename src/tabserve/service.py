@@ -2,13 +2,14 @@
 
 import logging
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
-from tabserve import openapi, repository
+from tabserve import openapi
+from tabserve.artifact import Artifact
 from tabserve.auth import Keys
 from tabserve.errors import InvalidSettings, RequestClassError
 from tabserve.http import Dispatcher, Route
@@ -16,7 +17,8 @@ from tabserve.importing import imported
 from tabserve.limits import RateLimiter
 from tabserve.logs import RequestLog
 from tabserve.metrics import Metrics
-from tabserve.protocols import docs, records, status
+from tabserve.models import Models, Named
+from tabserve.protocols import docs, models, records, status
 from tabserve.served import ServedModel, refusal_sentence
 from tabserve.settings import PROCESS_SETTINGS, Rate, Settings
 
@@ -28,10 +30,11 @@ logger = logging.getLogger("tabserve")
 
 
 class Service:
-    """One served model.
+    """The models of a folder, served.
 
     path: a version's folder, a name's folder or a repository; settings.path where left out.
-    request: the user's own pydantic class, which declares each feature and may declare more.
+    request: the user's own pydantic class, which declares each feature and may declare more; of
+    several models that of the default one, or a class for each by name.
     settings: flags, TABSERVE_* and tabserve.toml where left out.
 
     Nothing is loaded before the first request or `start()`, and no thread or file is made before
@@ -43,7 +46,7 @@ class Service:
         self,
         path: str | Path | None = None,
         *,
-        request: type[BaseModel] | None = None,
+        request: type[BaseModel] | Mapping[str, type[BaseModel]] | None = None,
         settings: Settings | None = None,
     ) -> None:
         self.settings = settings or Settings.load()
@@ -55,18 +58,25 @@ class Service:
         self._extensions: list[Callable[[], dict[str, Any]]] = []
         self.on_refused: Callable[[Exception], None] = _log_refusal
         self.metrics = Metrics()
-        self.model = ServedModel(
-            repository.find(self.path),
-            self.metrics,
-            request_class=self._request_class,
-            allow_pickle=self.settings.allow_pickle,
-            workers=self.settings.workers,
-            max_queue=self.settings.max_queue,
-            max_rows=self.settings.max_rows,
+        self.models = Models(
+            self.path,
+            self._made,
+            default=self.settings.default_model,
+            allow_breaking=self.settings.allow_breaking,
+            watch=not self.settings.reload,
+            run_dir=self.settings.run_dir,
             on_refused=lambda error: self.on_refused(error),
         )
+        self.models.on_change = self._publish
+        self._tables: dict[str, tuple[Named, list[Route]]] = {}
         self._keys = Keys(self.settings.keys) if self.settings.keys else None
         self._refuse_unknown_fields(self.settings.hide)
+
+    @property
+    def model(self) -> ServedModel:
+        """The live model, of several the default one or the first."""
+        named = self.models.default or next(iter(self.models.named.values()))
+        return named.live
 
     def with_settings(self, settings: Settings) -> "Service":
         """The same service, where `settings` was told something else by flag, variable or file."""
@@ -75,13 +85,13 @@ class Service:
         return Service(self.path, request=self._request_class, settings=merged)
 
     def start(self) -> None:
-        """Begin to load the model in a thread; returns at once."""
+        """Begin to load the live models in a thread; returns at once."""
         self.dispatcher()
 
     def wait(self, timeout_s: float | None = None) -> None:
-        """Until the model is ready. Raises what refused it, or ModelNotReady at the timeout."""
+        """Until each live model is ready. Raises what refused one, or ModelNotReady."""
         self.start()
-        self.model.wait(timeout_s)
+        self.models.wait(timeout_s)
 
     def close(self) -> None:
         """Finish what is queued and write the log to its end; the next request starts it anew.
@@ -90,7 +100,7 @@ class Service:
         """
         with self._lock:
             if self._dispatcher is not None:
-                self.model.close(self.settings.deadline)
+                self.models.close(self.settings.deadline)
             if self._log is not None:
                 self._log.close()
             self._dispatcher = self._log = None
@@ -99,8 +109,7 @@ class Service:
         """An ordinary FastAPI app, to be extended, mounted or served."""
         from tabserve.web import fastapi
 
-        manifest = self.model.manifest
-        app = fastapi.app(self.dispatcher, self.close, manifest.name, manifest.version)
+        app = fastapi.app(self.dispatcher, self.close, *self._title())
         self._extensions.append(lambda: fastapi.own_operations(app))
         return app
 
@@ -116,7 +125,7 @@ class Service:
             with self._lock:
                 if self._dispatcher is None:
                     self._dispatcher = self._wired()
-                    self.model.start()
+                    self.models.start()
         return self._dispatcher
 
     def _wired(self) -> Dispatcher:
@@ -139,18 +148,86 @@ class Service:
         path = run_dir / "limits" if run_dir is not None else None
         return RateLimiter(Rate.parse(self.settings.rate_limit), path)
 
+    def _made(self, artifact: Artifact, name: str) -> ServedModel:
+        """A model, not yet loaded."""
+        settings = self.settings
+        return ServedModel(
+            artifact,
+            self.metrics,
+            request_class=self._request_class_of(name),
+            allow_pickle=settings.allow_pickle,
+            workers=settings.workers,
+            max_queue=settings.max_queue,
+            max_rows=settings.max_rows,
+        )
+
+    def _request_class_of(self, name: str) -> type[BaseModel] | None:
+        given = self._request_class
+        if given is None or isinstance(given, Mapping):
+            return (given or {}).get(name)
+        is_meant = self.settings.default_model in (None, name)
+        return given if is_meant else None
+
+    def _publish(self) -> None:
+        """Serve what the models are now."""
+        dispatcher = self._dispatcher
+        if dispatcher is not None:
+            dispatcher.serve(self._routes())
+
     def _routes(self) -> list[Route]:
-        routes = [*records.routes(self.model), *status.routes(self.model, self.metrics)]
-        return [*routes, *docs.routes(self.model.manifest.name, self._document)]
+        routes = [*status.server_routes(self.metrics), *models.routes(self.models)]
+        routes += docs.routes(self._title()[0], self._document)
+        for named in self.models.named.values():
+            routes += self._routes_of(named)
+        return [*routes, *self._default_routes()]
+
+    def _routes_of(self, named: Named) -> list[Route]:
+        """Below /models/{name}; made once for each change."""
+        made, routes = self._tables.get(named.name, (None, []))
+        if made is not named:
+            routes = [*models.named_routes(self.models, named), *_model_routes(named.live)]
+            for version, model in {**named.opened, named.version: named.live}.items():
+                routes += [
+                    route.below(f"/versions/{version}", "/versions/{version}")
+                    for route in _model_routes(model)
+                ]
+            routes = [route.below(f"/models/{named.name}", "/models/{name}") for route in routes]
+            self._tables[named.name] = named, routes
+        return routes
+
+    def _default_routes(self) -> list[Route]:
+        """Those without a name in their path."""
+        named = self.models.default
+        return models.several_routes(self.models) if named is None else _model_routes(named.live)
+
+    def _title(self) -> tuple[str, str]:
+        """Of the docs: name and version."""
+        if len(self.models.named) > 1:
+            return "models", "1"
+        manifest = self.model.manifest
+        return manifest.name, manifest.version
 
     def _document(self, root_path: str) -> dict[str, Any]:
-        manifest = self.model.manifest
+        title, version = self._title()
+        routes: list[Route] = []
+        schemas: dict[str, Any] = {}
+        if len(self.models.named) == 1:
+            routes = _model_routes(self.model)
+            schemas = records.schemas(self.model)
+            description = f"{self.model.manifest.model_type}, served by TabServe."
+        else:
+            description = f"{len(self.models.named)} models, served by TabServe."
+            for named in self.models.named.values():
+                own, components = openapi.below(
+                    named.name, self._document_routes(named), records.schemas(named.live)
+                )
+                routes, schemas = [*routes, *own], schemas | components
         document = openapi.document(
-            [*records.routes(self.model), *status.routes(self.model, self.metrics)],
-            title=manifest.name,
-            version=manifest.version,
-            description=f"{manifest.model_type}, served by TabServe.",
-            schemas=records.schemas(self.model),
+            [*routes, *status.server_routes(self.metrics), *models.routes(self.models)],
+            title=title,
+            version=version,
+            description=description,
+            schemas=schemas,
             with_keys=self._keys is not None,
             with_limits=self.settings.rate_limit is not None,
             root_path=root_path,
@@ -159,13 +236,24 @@ class Service:
             openapi.extend(document, extension())
         return document
 
+    def _document_routes(self, named: Named) -> list[Route]:
+        """Of one of several models: those of its live version, and without a name if it is the
+        default one.
+        """
+        routes = _model_routes(named.live)
+        below = [route.below(f"/models/{named.name}", "/models/{name}") for route in routes]
+        return below if named is not self.models.default else [*routes, *below]
+
     def _refuse_unknown_fields(self, hide: Iterable[str]) -> None:
         """A misspelt name would leave in the log what was to be hidden."""
-        unknown = sorted(set(hide) - self.model.logged_fields)
+        logged: set[str] = set()
+        for named in self.models.named.values():
+            logged |= named.live.logged_fields
+        unknown = sorted(set(hide) - logged)
         if unknown:
             raise InvalidSettings(
                 f"Expected in the setting hide the names of fields that are logged "
-                f"({', '.join(sorted(self.model.logged_fields))}), got {', '.join(unknown)}."
+                f"({', '.join(sorted(logged))}), got {', '.join(unknown)}."
             )
 
     def __getstate__(self) -> dict[str, Any]:
@@ -188,6 +276,10 @@ def resolve(settings: Settings) -> Service:
             f"Expected a tabserve.Service at {settings.path}, found {type(found).__name__}."
         )
     return found.with_settings(settings)
+
+
+def _model_routes(model: ServedModel) -> list[Route]:
+    return [*records.routes(model), *status.routes(model)]
 
 
 def _request_class(spec: str | None) -> type[BaseModel] | None:

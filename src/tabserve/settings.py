@@ -80,6 +80,13 @@ class Settings(BaseSettings):
     )
     port: int = _setting(8000, "Port to listen on; 0 takes a free one.", ge=0, le=65535)
     workers: int = _setting(1, "Processes that answer requests.", ge=1, le=512)
+    default_model: str | None = _setting(
+        None, "Of several models the one that /predict means; without it each is under "
+        "/models/NAME/predict."
+    )  # fmt: skip
+    allow_breaking: bool = _setting(
+        False, "Let a new version go live though it would break the clients of the old one."
+    )
     framework: Literal["fastapi", "flask"] = _setting(
         "fastapi", "fastapi runs under uvicorn, flask under gunicorn."
     )

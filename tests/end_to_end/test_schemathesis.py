@@ -19,7 +19,7 @@ from tests.conftest import RECORD
 
 HEALTH_CHECKS = list(hypothesis.HealthCheck)
 
-PATHS = {"/predict", "/predict/batch", "/health", "/ready", "/metadata", "/metrics"}
+PATHS = {"/predict", "/predict/batch", "/health", "/ready", "/metadata", "/metrics", "/models"}
 
 # JSON's numbers have no bounds, int64 and a model of float32 have; and no schema says that lists
 # are of one length.

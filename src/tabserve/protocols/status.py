@@ -12,16 +12,11 @@ from tabserve.types import Request, Response
 JSON = dict[str, Any]
 
 
-def routes(model: ServedModel, metrics: Metrics) -> list[Route]:
+def server_routes(metrics: Metrics) -> list[Route]:
+    """Of the process, whatever it serves."""
+
     def health(request: Request) -> Response:
         return json_response({"status": "healthy"})
-
-    def ready(request: Request) -> Response:
-        version = model.loaded.manifest.version
-        return json_response({"status": "ready", "model_version": version})
-
-    def metadata(request: Request) -> Response:
-        return json_response(model.metadata())
 
     def exposition(request: Request) -> Response:
         accept = request.headers.get("accept", "").lower()
@@ -30,15 +25,24 @@ def routes(model: ServedModel, metrics: Metrics) -> list[Route]:
         body, content_type = metrics.exposition(accept)
         return Response(200, body, content_type)
 
-    status = {"status": {"type": "string"}}
+    healthy = _operation("Whether the process runs", _object({"status": {"type": "string"}}))
     return [
-        Route(
-            "GET",
-            "/health",
-            health,
-            public=True,
-            operation=_operation("Whether the process runs", _object(status)),
-        ),
+        Route("GET", "/health", health, public=True, operation=healthy),
+        Route("GET", "/metrics", exposition, operation=_metrics_operation()),
+    ]
+
+
+def routes(model: ServedModel) -> list[Route]:
+    """Of one model."""
+
+    def ready(request: Request) -> Response:
+        version = model.loaded.manifest.version
+        return json_response({"status": "ready", "model_version": version})
+
+    def metadata(request: Request) -> Response:
+        return json_response(model.metadata())
+
+    return [
         Route(
             "GET",
             "/ready",
@@ -46,7 +50,7 @@ def routes(model: ServedModel, metrics: Metrics) -> list[Route]:
             public=True,
             operation=_operation(
                 "Whether the model is loaded, warmed and proven",
-                _object({**status, "model_version": {"type": "string"}}),
+                _object({"status": {"type": "string"}, "model_version": {"type": "string"}}),
                 not_ready=True,
             ),
         ),
@@ -56,7 +60,6 @@ def routes(model: ServedModel, metrics: Metrics) -> list[Route]:
             metadata,
             operation=_operation("What the model is", {"type": "object"}),
         ),
-        Route("GET", "/metrics", exposition, operation=_metrics_operation()),
     ]
 
 

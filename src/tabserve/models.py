@@ -1,0 +1,401 @@
+"""The models that one server serves: which versions are live, and the change from one to the next.
+
+All of it is done in one thread, beside the requests: a version is loaded, warmed, proven and
+compared with the live one there, and takes its place in one step.
+"""
+
+import logging
+import os
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, TypeVar
+
+from tabserve import compatibility, repository
+from tabserve.artifact import MANIFEST, Artifact
+from tabserve.errors import ArtifactError, ModelNotReady, NotFound, OperatorError, ReleaseError
+from tabserve.served import ServedModel, refusal_sentence
+from tabserve.types import timestamp
+
+logger = logging.getLogger("tabserve")
+
+T = TypeVar("T")
+
+# So often the folders are looked at. What is found is acted on once it was the same twice, so that
+# a version that is being copied is not taken for a broken one.
+_POLL_S = 0.5
+
+Make = Callable[[Artifact, str], ServedModel]
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why a version was not made the live one. reason: for everybody, without a path."""
+
+    version: str
+    reason: str
+    at: str
+
+
+@dataclass(frozen=True)
+class Named:
+    """One name, as it is served at a moment.
+
+    version: of the live model, as its folder is called. versions: those on disk, the highest first.
+    opened: others that were asked for.
+    """
+
+    name: str
+    folder: Path
+    live: ServedModel
+    version: str
+    identity: Any
+    versions: tuple[str, ...]
+    opened: Mapping[str, ServedModel] = field(default_factory=lambda: MappingProxyType({}))
+    refusal: Refusal | None = None
+    refused: Any = None  # what was tried and refused, so that it is not tried for ever
+
+
+class Models:
+    """path: a version's folder, a name's folder or a repository.
+
+    make: an artefact and its name -> the model, not yet loaded.
+    default: of several names that of the routes without a name.
+    run_dir: where the workers of one server keep which version was proven last: one that starts
+    anew begins with it, as the others did, whatever has come since.
+    on_refused: told of the error for which a version that was live at the start will never be.
+    Raises ArtifactError, and what `make` raises.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        make: Make,
+        *,
+        default: str | None = None,
+        allow_breaking: bool = False,
+        watch: bool = True,
+        run_dir: Path | None = None,
+        on_refused: Callable[[Exception], None] = lambda error: None,
+    ) -> None:
+        self._path = path
+        self._make = make
+        self._on_refused = on_refused
+        self._allow_breaking = allow_breaking
+        self._is_alone = (path / MANIFEST).exists()
+        self.is_watched = watch and not self._is_alone
+        self._proven = None if run_dir is None else run_dir / "proven"
+        self.on_change: Callable[[], None] = lambda: None
+        self._refused_versions: dict[tuple[str, str], str] = {}
+        self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._asked: set[tuple[str, str]] = set()
+        self._thread: threading.Thread | None = None
+        self._seen: Any = None
+        self._is_settled = False
+        self.named: Mapping[str, Named] = {named.name: named for named in self._found()}
+        self._default = default
+        if default is not None and default not in self.named:
+            raise ArtifactError(
+                f"The default model is to be {default}, which is not there; there are "
+                f"{', '.join(self.named)}."
+            )
+
+    @property
+    def default(self) -> Named | None:
+        """That of the routes without a name: the only one, or the one that was chosen."""
+        if self._default is None and len(self.named) > 1:
+            return None
+        return self.named[self._default or next(iter(self.named))]
+
+    def start(self) -> None:
+        """Begin to load the live versions, if nobody did; returns at once."""
+        if len(self.named) == 1:
+            next(iter(self.named.values())).live.start()
+        if self._thread is None and not self._is_alone:
+            self._thread = threading.Thread(target=self._work, name="tabserve-models", daemon=True)
+            self._thread.start()
+
+    def wait(self, timeout_s: float | None = None) -> None:
+        """Until each live version is ready. Raises what refused one, or ModelNotReady."""
+        ends = None if timeout_s is None else time.monotonic() + timeout_s
+        for named in list(self.named.values()):
+            try:
+                named.live.wait(None if ends is None else max(0.0, ends - time.monotonic()))
+            except ModelNotReady:
+                raise ModelNotReady(f"{named.name} was not ready within {timeout_s} s.") from None
+
+    def close(self, timeout_s: float | None = None) -> None:
+        """Finish what is queued; `start` loads anew."""
+        if self._thread is not None:
+            self._jobs.put(None)
+            self._thread.join(timeout_s)
+            self._thread = None
+        for named in self.named.values():
+            for model in (named.live, *named.opened.values()):
+                model.close(timeout_s)
+
+    def do(self, action: Callable[[], T]) -> "Future[T]":
+        """What the action comes to, done in the thread of this object."""
+        future: Future[T] = Future()
+
+        def job() -> None:
+            if not future.set_running_or_notify_cancel():
+                return
+            try:
+                future.set_result(action())
+            except Exception as error:  # noqa: BLE001 - handed to whoever waits
+                future.set_exception(error)
+
+        self._jobs.put(job)
+        return future
+
+    def ask_for(self, name: str, version: str) -> ModelNotReady:
+        """Load a version that is not live; gives back what to answer until then."""
+        reason = self._refused_versions.get((name, version))
+        if reason is not None:
+            return ModelNotReady(reason)
+        if (name, version) not in self._asked:
+            self._asked.add((name, version))
+            self.do(lambda: self._open(name, version))
+        return ModelNotReady(f"Version {version} of {name} is being loaded.")
+
+    def model_of(self, name: str, version: str) -> ServedModel:
+        """The model of any version on disk, which need not be loaded."""
+        named = self.named[name]
+        if version == named.version:
+            return named.live
+        return named.opened.get(version) or self._made(named, version)
+
+    def refresh(self, name: str | None = None, *, again: bool = False) -> None:
+        """Look at the folders, and make live what is to be. For the thread of this object.
+
+        again: try what was refused as well.
+        """
+        for found, folder in self._folders():
+            if name is None or found == name:
+                self._refresh(found, folder, again)
+        self._asked.clear()
+
+    def refusal_reason(self, error: Exception) -> str:
+        """What everybody may be told of why a version was refused."""
+        if not isinstance(error, OperatorError):
+            return "The model cannot be loaded; the server's own log says why."
+        text = str(error)
+        for root in (str(self._path.resolve()), str(self._path)):
+            text = text.replace(f"{root}/", "")
+        return text
+
+    # In the thread of this object.
+
+    def _work(self) -> None:
+        self._load_live()
+        while self._work_once():
+            pass
+
+    def _load_live(self) -> None:
+        for named in list(self.named.values()):
+            named.live.start()
+            with suppress(Exception):  # whoever waits is told
+                named.live.wait()
+            self._note_proven(named)
+
+    def _work_once(self) -> bool:
+        """False at the end. No model that is replaced stays in a variable of the thread."""
+        try:
+            job = self._jobs.get(timeout=_POLL_S)
+        except queue.Empty:
+            if self.is_watched:
+                try:
+                    self._poll()
+                except Exception:  # what watches must outlive whatever it sees
+                    logger.exception("The folder of models cannot be looked at")
+            return True
+        if job is not None:
+            job()
+        return job is not None
+
+    def _poll(self) -> None:
+        try:
+            seen = [self._state(name, folder) for name, folder in self._folders()]
+        except ArtifactError:  # nothing is there, for the moment at least
+            return
+        if seen != self._seen:
+            self._seen, self._is_settled = seen, False
+        elif not self._is_settled:
+            self._is_settled = True
+            self.refresh()
+
+    def _state(self, name: str, folder: Path) -> Any:
+        """Another one where something is to be done."""
+        there = repository.versions(folder)
+        try:
+            live = repository.live(folder)
+        except ArtifactError as error:
+            return name, there, str(error)
+        return name, there, live, repository.identity(folder / live.version)
+
+    def _refresh(self, name: str, folder: Path, again: bool) -> None:
+        named = self.named.get(name)
+        there = tuple(repository.versions(folder))
+        if named is not None and named.versions != there:
+            kept = {version: named.opened[version] for version in named.opened if version in there}
+            named = replace(named, versions=there, opened=MappingProxyType(kept))
+            self._put(named)
+        try:
+            wanted = repository.live(folder)
+        except ArtifactError as error:
+            self._refuse(name, "live", error, tried=str(error))
+            return
+        identity = repository.identity(folder / wanted.version)
+        if named is not None and (named.version, named.identity) == (wanted.version, identity):
+            if named.refusal is not None:
+                self._put(replace(named, refusal=None, refused=None))
+            return
+        tried = (wanted, identity)
+        if named is not None and named.refused == tried and not again:
+            return
+        try:
+            self._switch(name, folder, wanted, identity)
+        except Exception as error:  # noqa: BLE001 - the old one goes on, and all are told
+            self._refuse(name, wanted.version, error, tried)
+
+    def _switch(self, name: str, folder: Path, wanted: repository.Live, identity: Any) -> None:
+        named = self.named.get(name)
+        model = named.opened.get(wanted.version) if named is not None else None
+        if model is None:
+            model = self._make(_artifact(folder, wanted.version, name), name)
+        if named is not None:
+            self._refuse_breaking(named, model, wanted.allow_breaking)
+        model.wait()
+        opened = dict(named.opened) if named is not None else {}
+        opened.pop(wanted.version, None)
+        self._put(
+            Named(
+                name,
+                folder,
+                model,
+                wanted.version,
+                identity,
+                tuple(repository.versions(folder)),
+                MappingProxyType(opened),
+            )
+        )
+        before = "new" if named is None else f"before {named.version}"
+        logger.info("%s %s is live (%s)", name, wanted.version, before)
+
+    def _refuse_breaking(self, named: Named, model: ServedModel, allowed: bool) -> None:
+        """Only where somebody can be a client of the live one."""
+        if allowed or self._allow_breaking or not named.live.is_ready:
+            return
+        found = compatibility.breaking(named.live.manifest, model.manifest)
+        if found:
+            listed = "; ".join(f"{change.place}: {change.text}" for change in found)
+            raise ReleaseError(
+                f"{named.name} {model.manifest.version} would break the clients of "
+                f"{named.live.manifest.version} ({listed}). Promote it with --allow-breaking if "
+                "they know."
+            )
+
+    def _refuse(self, name: str, version: str, error: Exception, tried: Any) -> None:
+        logger.error("%s %s is not made live: %s", name, version, refusal_sentence(error))
+        named = self.named.get(name)
+        if named is not None:
+            refusal = Refusal(version, self.refusal_reason(error), timestamp(time.time()))
+            self._put(replace(named, refusal=refusal, refused=tried))
+
+    def _open(self, name: str, version: str) -> None:
+        named = self.named[name]
+        if version == named.version or version in named.opened:
+            return
+        try:
+            model = self._made(named, version)
+            model.wait()
+        except Exception as error:  # noqa: BLE001 - told to those who ask for it
+            logger.error("%s %s cannot be served: %s", name, version, refusal_sentence(error))
+            self._refused_versions[name, version] = self.refusal_reason(error)
+            return
+        finally:
+            self._asked.discard((name, version))
+        self._put(replace(named, opened=MappingProxyType({**named.opened, version: model})))
+
+    def _made(self, named: Named, version: str) -> ServedModel:
+        return self._make(_artifact(named.folder, version, named.name), named.name)
+
+    def _put(self, named: Named) -> None:
+        self.named = {**self.named, named.name: named}
+        self._refused_versions = {
+            key: reason for key, reason in self._refused_versions.items() if key[0] != named.name
+        }
+        self._note_proven(named)
+        self.on_change()
+
+    # What is on disk.
+
+    def _found(self) -> Iterator[Named]:
+        if self._is_alone:
+            artifact = Artifact(self._path)
+            name, version = artifact.manifest.name, artifact.manifest.version
+            model = self._first(artifact, name)
+            yield Named(name, self._path.parent, model, version, None, (version,))
+            return
+        for name, folder in self._folders():
+            wanted = self._proven_before(name, folder) or repository.live(folder).version
+            identity = repository.identity(folder / wanted)
+            model = self._first(_artifact(folder, wanted, name), name)
+            yield Named(name, folder, model, wanted, identity, tuple(repository.versions(folder)))
+
+    def _first(self, artifact: Artifact, name: str) -> ServedModel:
+        model = self._make(artifact, name)
+        model.on_refused = self._on_refused
+        return model
+
+    def _folders(self) -> list[tuple[str, Path]]:
+        """By name. One whose versions are gone is served on from memory."""
+        folders = repository.name_folders(self._path)
+        if folders == [self._path]:
+            # The folder of a name may be called anything: it may be mounted.
+            known = getattr(self, "named", {})
+            name = next(iter(known), None) or _name_in(self._path)
+            return [(name, self._path)]
+        return [(folder.name, folder) for folder in folders]
+
+    def _note_proven(self, named: Named) -> None:
+        if self._proven is None or self._is_alone or not named.live.is_ready:
+            return
+        with suppress(OSError):
+            self._proven.mkdir(exist_ok=True)
+            unfinished = self._proven / f".{named.name}.{os.getpid()}"
+            unfinished.write_text(named.version)
+            unfinished.replace(self._proven / named.name)
+
+    def _proven_before(self, name: str, folder: Path) -> str | None:
+        if self._proven is None:
+            return None
+        try:
+            version = (self._proven / name).read_text()
+        except OSError:
+            return None
+        return version if version in repository.versions(folder) else None
+
+
+def _name_in(folder: Path) -> str:
+    return Artifact(folder / repository.live(folder).version).manifest.name
+
+
+def _artifact(folder: Path, version: str, name: str) -> Artifact:
+    if version not in repository.versions(folder):
+        raise NotFound(f"There is no version {version} of {name}.")
+    artifact = Artifact(folder / version)
+    found = artifact.manifest
+    if (found.name, found.version) != (name, version):
+        raise ArtifactError(
+            f"Expected {name} {version} in {artifact.folder}, found {found.name} {found.version}. "
+            "Name the folders of a repository as the models were packed: NAME/VERSION."
+        )
+    return artifact
