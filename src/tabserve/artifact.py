@@ -31,7 +31,7 @@ REFUSED = "refused.onnx"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 Exactness = Literal["bits", "close"]
-ModelFormat = Literal["skops", "joblib", "ubj", "txt", "cbm"]
+ModelFormat = Literal["skops", "joblib", "ubj", "txt", "cbm", "onnx"]
 
 
 class Metric(BaseModel):

@@ -57,7 +57,9 @@ def choose(
     exactness: Exactness,
     only_native: bool = False,
 ) -> Choice:
-    """original: the fitted model itself; packed: as it comes back out of its file."""
+    """model: None where no graph can be made of it. original: the fitted model itself; packed: as
+    it comes back out of its file.
+    """
     truth = Original(original, exactness, golden, parity.columns_of(signature, golden.rows))
     native, joinable, largest = _native(packed, truth)
 
@@ -73,8 +75,8 @@ def choose(
             tried=tried,
         )
 
-    if only_native:
-        return Choice("native", report([native], 0, joinable, largest))
+    if only_native or model is None:
+        return Choice(native.engine, report([native], 0, joinable, largest))
     try:
         lowered = lower(model, signature, parts)
     except CannotLower as error:
@@ -116,7 +118,8 @@ def _native(packed: Engine, truth: Original) -> tuple[Tried, bool, float]:
         joinable &= found.difference is None
         largest = max(largest, found.max_difference)
     row_us = _row_us(lambda: packed.predict(parity.rows_of(truth.columns, slice(0, 1))))
-    tried = Tried(engine="native", equal=True, max_difference=largest, row_us=row_us)
+    name: Any = packed.name
+    tried = Tried(engine=name, equal=True, max_difference=largest, row_us=row_us)
     return tried, joinable, largest
 
 

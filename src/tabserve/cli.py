@@ -86,7 +86,9 @@ def pack(
     extra_fields: Any,
     replace: bool,
 ) -> None:
-    """Pack MODEL: a fitted scikit-learn estimator as FILE.skops, FILE.joblib or module:attr."""
+    """Pack MODEL: a fitted scikit-learn estimator as FILE.skops, FILE.joblib or module:attr, a file
+    of XGBoost (.json, .ubj), LightGBM (.txt) or CatBoost (.cbm), or FILE.onnx.
+    """
     from tabserve import packing, sources
 
     folder = packing.pack_from_files(

@@ -24,6 +24,7 @@ TabserveError                                    code                    status
     ├── MissingExtra                             missing_extra
     ├── CannotImport                             cannot_import
     ├── PackError                                pack
+    │   └── WrongFormat                          pack
     ├── ArtifactError                            artifact
     │   ├── UntrustedModel                       untrusted_model
     │   └── NotReproduced                        not_reproduced
@@ -177,6 +178,13 @@ class CannotImport(OperatorError):
 
 class PackError(OperatorError):
     code = "pack"
+
+
+class WrongFormat(PackError):
+    """expected: what a file of its name holds."""
+
+    def __init__(self, expected: str) -> None:
+        super().__init__(f"Expected {expected}.")
 
 
 class ArtifactError(OperatorError):

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from tabserve.artifact import Metric
 from tabserve.errors import MissingExtra, PackError
 from tabserve.output import Target
+from tabserve.types import Outputs
 
 try:
     import sklearn.metrics
@@ -30,33 +31,30 @@ def given(metrics: Mapping[str, Mapping[str, float]]) -> list[Metric]:
         ) from None
 
 
-def measure(
-    model: Any, inputs: Any, target: Any, targets: tuple[Target, ...], data_name: str
-) -> list[Metric]:
-    """The usual metrics of one target on the sample; none without a target or for several."""
-    if target is None or len(targets) > 1:
-        return []
+def measure(outputs: Outputs, truth: Any, target: Target, data_name: str) -> list[Metric]:
+    """outputs: all that the model says of the sample."""
     try:
-        values = _metrics(model, inputs, np.asarray(target), targets[0])
+        values = _metrics(outputs, np.asarray(truth), target)
     except ValueError as error:
         raise PackError(f"The model cannot be measured on the target: {error}") from error
     return [Metric(name=name, value=float(value), data=data_name) for name, value in values.items()]
 
 
-def _metrics(model: Any, inputs: Any, truth: Any, target: Target) -> dict[str, float]:
+def _metrics(outputs: Outputs, truth: Any, target: Target) -> dict[str, float]:
     score = sklearn.metrics
-    predicted = model.predict(inputs)
     if target.kind == "number":
+        predicted = outputs[target.part("value")]
         errors = {
             "mean_absolute_error": score.mean_absolute_error(truth, predicted),
             "root_mean_squared_error": score.root_mean_squared_error(truth, predicted),
         }
         # r2 is not defined for one row.
         return errors if len(truth) < 2 else {"r2": score.r2_score(truth, predicted)} | errors
+    predicted = np.array(outputs[target.part("label")].tolist())
     values = {"accuracy": score.accuracy_score(truth, predicted)}
     positive = truth == target.classes[-1]
     if target.has_proba and len(target.classes) == 2 and 0 < positive.sum() < len(truth):
-        proba = model.predict_proba(inputs)[:, 1]
+        proba = outputs[target.part("proba")][:, 1]
         values["roc_auc"] = score.roc_auc_score(positive, proba)
         values["brier_score"] = score.brier_score_loss(positive, proba)
     return values

@@ -1,15 +1,15 @@
 """Choosing the golden rows of a sample, and what the original model says of them."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from tabserve import parity
 from tabserve.artifact import GoldenRows
-from tabserve.engines import native
 from tabserve.errors import InvalidInput, MissingExtra, PackError
 from tabserve.signature import Feature, Signature
-from tabserve.types import Outputs, concatenate
+from tabserve.types import Engine, Outputs, concatenate
 
 try:
     import pandas as pd
@@ -23,21 +23,24 @@ MOST = 200
 
 
 def golden_rows(
-    original: native.NativeEngine, sample: Any, signature: Signature
+    original: Engine, outputs_of: Callable[[Any], Outputs], sample: Any, signature: Signature
 ) -> tuple[Signature, GoldenRows]:
     """Rows of the sample with the original model's outputs, and the signature that they prove.
 
+    outputs_of: what it says of the very rows of the sample.
     In it a feature may be null only where the model takes that.
     Raises PackError for a sample that the API would refuse, an answer that is not finite, and a
     policy that the model cannot keep.
     """
-    golden = _of_the_sample(original, sample, signature)
+    golden = _of_the_sample(outputs_of, sample, signature)
     signature, golden = _with_nulls(original, signature, golden)
     _refuse_failing_policies(original, signature, golden)
     return signature, golden
 
 
-def _of_the_sample(original: native.NativeEngine, sample: Any, signature: Signature) -> GoldenRows:
+def _of_the_sample(
+    outputs_of: Callable[[Any], Outputs], sample: Any, signature: Signature
+) -> GoldenRows:
     """Rows of the sample, with what the original model says of the very same frame."""
     chosen = sample.iloc[_positions(sample)]
     rows = _records(chosen, signature)
@@ -50,13 +53,13 @@ def _of_the_sample(original: native.NativeEngine, sample: Any, signature: Signat
             f"{found['msg']}. Sample the data that the model was fitted on, or say with --unknown "
             "what becomes of a category that it does not know."
         ) from None
-    outputs = original.outputs(chosen if signature.layout == "frame" else chosen.to_numpy())
+    outputs = outputs_of(chosen)
     _refuse_not_finite(outputs)
     return GoldenRows(rows=rows, outputs=outputs)
 
 
 def _with_nulls(
-    original: native.NativeEngine, signature: Signature, golden: GoldenRows
+    original: Engine, signature: Signature, golden: GoldenRows
 ) -> tuple[Signature, GoldenRows]:
     """With a golden row more for each feature that may be null and in the sample never is.
 
@@ -80,9 +83,7 @@ def _with_nulls(
     return proven, GoldenRows(rows=rows, outputs=concatenate(outputs))
 
 
-def _refuse_failing_policies(
-    original: native.NativeEngine, signature: Signature, golden: GoldenRows
-) -> None:
+def _refuse_failing_policies(original: Engine, signature: Signature, golden: GoldenRows) -> None:
     """A policy that the model cannot keep would be an error 500 for each such request."""
     for feature in signature.features:
         if feature.unknown == "missing" and not feature.nullable:
@@ -99,9 +100,7 @@ def _refuse_failing_policies(
                 )
 
 
-def _attempt(
-    original: native.NativeEngine, signature: Signature, row: dict[str, Any]
-) -> Outputs | None:
+def _attempt(original: Engine, signature: Signature, row: dict[str, Any]) -> Outputs | None:
     try:
         outputs = original.predict(parity.columns_of(signature, [row]))
         _refuse_not_finite(outputs)

@@ -20,6 +20,7 @@ Layout = Literal["frame", "array"]
 Type = Literal["integer", "number", "boolean", "string"]
 
 _IMPUTERS = ("SimpleImputer", "KNNImputer", "IterativeImputer")
+_VECTORIZERS = ("CountVectorizer", "TfidfVectorizer", "HashingVectorizer")
 # Attributes that hold a fitted estimator, or several, which take the same columns.
 _WRAPPED = ("best_estimator_", "estimator_", "regressor_", "classifier_", "estimator")
 _WRAPPED_LISTS = ("estimators_", "calibrated_classifiers_")
@@ -30,7 +31,7 @@ def model_input(model: Any, data: Any) -> Any:
 
     Raises PackError where the sample lacks one.
     """
-    sample = data if isinstance(data, pd.DataFrame) else _framed(model, data)
+    sample = data if isinstance(data, pd.DataFrame) else framed(data, _fitted_names(model, []))
     names = _fitted_names(model, list(sample.columns))
     if sample.shape[0] == 0:
         raise PackError("The sample data has no rows.")
@@ -71,11 +72,11 @@ def _fitted_names(model: Any, columns: list[Any]) -> list[Any] | None:
     return None if names is None else list(names)
 
 
-def _framed(model: Any, data: Any) -> Any:
+def framed(data: Any, names: list[Any] | None = None) -> Any:
+    """An array as a DataFrame. names: of its columns, x0, x1 and so on where left out."""
     array = np.asarray(data)
     if array.ndim != 2:
         raise PackError(f"Expected sample data of two dimensions, got the shape {array.shape}.")
-    names = _fitted_names(model, [])
     if names is None:
         names = [f"x{i}" for i in range(array.shape[1])]
     return pd.DataFrame(array, columns=list(names))
@@ -98,20 +99,63 @@ def signature_of(
     unknown: Mapping[str, Unknown],
     extra_fields: Literal["refuse", "ignore"],
 ) -> Signature:
-    """sample: as `model_input` gives it. unknown: the policy of a feature where not "refuse"."""
+    """model: None where it knows nothing of its features. sample: as `model_input` gives it.
+    unknown: the policy of a feature where not "refuse".
+    """
     names = list(sample.columns)
     strangers = sorted(set(unknown) - set(names))
     if strangers:
         raise PackError(f"A policy names {', '.join(strangers)}, which is no feature.")
-    known = _known(model, names)
+    known = _Knowledge() if model is None else _known(model, names)
     features = tuple(_feature(sample[name], known, unknown.get(name, "refuse")) for name in names)
     return Signature(features=features, layout=layout, extra_fields=extra_fields)
 
 
-def text_categories(model: Any) -> dict[str, tuple[Scalar, ...]]:
-    """By column of text, the categories that the model's encoders know."""
+def usual_rows(model: Any) -> Any:
+    """A row made of what the model itself knows: a category of each encoder, text where text is
+    taken apart, else 0. Raises PackError where it does not know enough.
+    """
+    names = _fitted_names(model, [])
+    if names is None:
+        width = getattr(model, "n_features_in_", None)
+        if width is None:
+            raise PackError(
+                f"The {type(model).__name__} does not know what columns it takes; give sample "
+                "rows with --data."
+            )
+        names = [f"x{i}" for i in range(width)]
+    if _has_categories_of_its_own(model):
+        raise PackError(
+            f"The {type(model).__name__} was fitted on categories, and does not say of which "
+            "columns; give sample rows with --data."
+        )
+    known = _known(model, names)
+    usual = {
+        name: known.categories[name][:1]
+        if known.categories.get(name)
+        else ["text" if name in known.text else 0.0]
+        for name in names
+    }
+    return pd.DataFrame(usual)
+
+
+def _has_categories_of_its_own(model: Any) -> bool:
+    """A booster that ends it, which has them as pandas' categories or as columns of text."""
+    while hasattr(model, "steps"):
+        model = model.steps[-1][1]
+    if hasattr(model, "get_cat_feature_indices"):
+        return bool(model.get_cat_feature_indices())
+    if hasattr(model, "get_booster"):
+        return "c" in (model.get_booster().feature_types or ())
+    return bool(getattr(getattr(model, "booster_", None), "pandas_categorical", None))
+
+
+def text_categories(model: Any) -> dict[str, tuple[Scalar, ...] | None]:
+    """By column of text, the categories that the model's encoders know; None where any text is
+    taken apart.
+    """
     known = _known(model, list(getattr(model, "feature_names_in_", ())))
-    return {
+    return dict.fromkeys(known.text) | {
         name: categories
         for name, categories in known.categories.items()
         if categories and all(isinstance(value, str) for value in categories)
@@ -132,15 +176,20 @@ def _known(model: Any, names: list[str]) -> "_Knowledge":
 
 
 class _Knowledge:
-    """By column: the categories of its encoder, and whether an imputer takes its missing values."""
+    """By column: the categories of its encoder, whether an imputer takes its missing values, and
+    whether it is text that is taken apart.
+    """
 
     def __init__(self) -> None:
         self.categories: dict[str, tuple[Scalar, ...]] = {}
         self.nullable: set[str] = set()
+        self.text: set[str] = set()
 
     def learn(self, estimator: Any, columns: list[str], unchanged: bool) -> None:
         if _is_imputer(estimator) and _is_missing(getattr(estimator, "missing_values", None)):
             self.nullable.update(columns)
+        if type(estimator).__name__ in _VECTORIZERS:
+            self.text.update(columns)
         categories = getattr(estimator, "categories_", None)
         if unchanged and isinstance(categories, list) and len(categories) == len(columns):
             for column, values in zip(columns, categories, strict=True):

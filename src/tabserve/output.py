@@ -91,7 +91,11 @@ class Output(BaseModel):
 
 
 class Target(BaseModel):
-    """One thing that the model predicts. `name` is "" where it predicts only one."""
+    """One thing that the model predicts. `name` is "" where it predicts only one.
+
+    has_score: whether a number beside the label says how far a row is inside (or, where negative,
+    outside). Instead of probabilities.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -99,6 +103,7 @@ class Target(BaseModel):
     kind: Literal["classes", "number"]
     classes: tuple[Label, ...] = ()
     has_proba: bool = False
+    has_score: bool = False
 
     def part(self, part: str) -> str:
         return f"{self.name}.{part}" if self.name else part
@@ -236,6 +241,8 @@ def _positive_column(declared: Output, target: Target) -> int:
 def _parts(target: Target) -> tuple[str, ...]:
     if target.kind == "number":
         return ("value",)
+    if target.has_score:
+        return ("label", "score")
     return ("label", "proba") if target.has_proba else ("label",)
 
 
@@ -271,6 +278,12 @@ def _render_target(target: Target, values: dict[str, list[Any]]) -> list[Predict
     if target.kind == "number":
         return [{"prediction": value} for value in values[target.part("value")]]
     labels = values[target.part("label")]
+    if target.has_score:
+        scores = values[target.part("score")]
+        return [
+            {"prediction": label, "score": score}
+            for label, score in zip(labels, scores, strict=True)
+        ]
     if not target.has_proba:
         return [{"prediction": label} for label in labels]
     names = [class_name(label) for label in target.classes]
@@ -297,6 +310,8 @@ def _target_schema(target: Target) -> dict[str, Any]:
     if target.kind == "number":
         return _object({"prediction": _number(probability=False)})
     fields: dict[str, Any] = {"prediction": {"enum": list(target.classes)}}
+    if target.has_score:
+        fields["score"] = _number(probability=False)
     if target.has_proba:
         names = [class_name(label) for label in target.classes]
         if len(names) == 2:

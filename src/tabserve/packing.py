@@ -6,31 +6,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from threadpoolctl import threadpool_limits
-
 from tabserve import evaluation, sources, stored
-from tabserve.artifact import GOLDEN, Manifest, plain_name, write
+from tabserve.artifact import GOLDEN, Manifest, Metric, plain_name, write
 from tabserve.choosing import choose
-from tabserve.engines import native
-from tabserve.errors import MissingExtra, OperatorError, PackError
+from tabserve.errors import OperatorError, PackError
 from tabserve.golden import golden_rows
-from tabserve.inference import (
-    Layout,
-    Unknown,
-    layout_of,
-    model_input,
-    signature_of,
-    targets_of,
-    text_categories,
-    text_classes,
-)
-from tabserve.output import Output, Renderer
-
-try:
-    from sklearn.exceptions import NotFittedError
-    from sklearn.utils.validation import check_is_fitted
-except ImportError as error:
-    raise MissingExtra(error.name or "scikit-learn", "sklearn") from None
+from tabserve.inference import Unknown, text_categories, text_classes
+from tabserve.originals import Original
+from tabserve.originals.estimator import Estimator
+from tabserve.originals.onnx_model import OnnxModel
+from tabserve.output import Output, Renderer, Target
+from tabserve.signature import Signature
 
 
 def pack(
@@ -67,40 +53,37 @@ def pack(
         _refuse_bad_name(value)
     if isinstance(target, str):
         data, target = _split(data, target)
-    _refuse_unfitted(model)
-    model = native.chosen(model)
+    original = _original(model, format, data)
     declared = Output.declared(output)
     given = evaluation.given(metrics or {})
-    sample = model_input(model, data)
-    layout = layout_of(model, data)
-    signature = signature_of(model, sample, layout, unknown or {}, extra_fields)
-    with _single_threaded(model):
+    sample = original.rows(data)
+    signature = original.signature(sample, unknown or {}, extra_fields)
+    with original.computing():
         with _on_its_own_sample():
-            targets = targets_of(model, _as_taken(sample.iloc[:1], layout), target)
+            targets = original.targets(sample.iloc[:1], target)
             parts = Renderer(targets, declared).parts
-            original = native.NativeEngine(model, signature, targets, parts, shortcuts=False)
-            signature, golden = golden_rows(original, sample, signature)
-        measured = evaluation.measure(model, _as_taken(sample, layout), target, targets, data_name)
-        contents = stored.dump(model, format)
-        packed = native.NativeEngine(
-            stored.load(contents, targets, allow_pickle=True), signature, targets, parts
-        )
+            engine_of_it = original.engine(signature, targets, parts)
+            signature, golden = golden_rows(
+                engine_of_it, lambda rows: original.outputs(engine_of_it, rows), sample, signature
+            )
+            measured = _measured(original, signature, targets, sample, target, data_name)
+        contents = original.files()
         choice = choose(
-            model,
-            original,
-            packed,
+            original.lowerable,
+            engine_of_it,
+            original.packed(contents, signature, targets, parts),
             signature=signature,
             targets=targets,
             parts=parts,
             golden=golden,
-            exactness=native.exactness_of(model),
+            exactness=original.exactness,
             only_native=engine == "native",
         )
     manifest = Manifest(
         name=name,
         version=version,
         created=datetime.now(UTC),
-        model_type=_model_type(model),
+        model_type=original.name_of_type,
         model_files={stored.file_name(format): format for format in contents},
         signature=signature,
         targets=targets,
@@ -110,7 +93,7 @@ def pack(
         engine=choice.engine,
         lowered=choice.lowered,
         parity=choice.parity,
-        libraries=native.libraries(model),
+        libraries=original.libraries(),
         files={},
     )
     files = {stored.file_name(format): content for format, content in contents.items()}
@@ -153,36 +136,24 @@ def _split(data: Any, target: str) -> tuple[Any, Any]:
     return data.drop(columns=[target]), data[target]
 
 
-def _refuse_unfitted(model: Any) -> None:
-    try:
-        check_is_fitted(model)
-    except NotFittedError:
-        raise PackError(
-            f"The {type(model).__name__} is not fitted; fit it, then pack it."
-        ) from None
-    except TypeError:
-        raise PackError(f"Expected a scikit-learn estimator, got {type(model).__name__}.") from None
+def _original(model: Any, format: Literal["skops", "joblib"], data: Any) -> Original:
+    return model if isinstance(model, OnnxModel) else Estimator(model, format, data)
 
 
-@contextmanager
-def _single_threaded(model: Any) -> Iterator[None]:
-    """With n_jobs 1 everywhere: threads that add up in any order give other last digits.
-
-    The caller's own model and thread pools are as before afterwards.
-    """
-    before = [
-        (estimator, estimator.n_jobs)
-        for estimator in native.estimators(model)
-        if getattr(estimator, "n_jobs", None) is not None
-    ]
-    try:
-        for estimator, _ in before:
-            estimator.n_jobs = 1
-        with threadpool_limits(1):
-            yield
-    finally:
-        for estimator, n_jobs in before:
-            estimator.n_jobs = n_jobs
+def _measured(
+    original: Original,
+    signature: Signature,
+    targets: tuple[Target, ...],
+    sample: Any,
+    target: Any,
+    data_name: str,
+) -> list[Metric]:
+    """The usual metrics of one target on the sample; none without a target or for several."""
+    if target is None or len(targets) > 1:
+        return []
+    engine = original.engine(signature, targets, Renderer(targets, None).parts)
+    outputs = original.outputs(engine, sample)
+    return evaluation.measure(outputs, target, targets[0], data_name)
 
 
 @contextmanager
@@ -195,13 +166,3 @@ def _on_its_own_sample() -> Iterator[None]:
         raise PackError(
             f"The model fails on rows of its own sample data: {type(error).__name__}: {error}"
         ) from error
-
-
-def _as_taken(sample: Any, layout: Layout) -> Any:
-    return sample if layout == "frame" else sample.to_numpy()
-
-
-def _model_type(model: Any) -> str:
-    final = type(native.final_estimator(model)).__name__
-    outer = type(model).__name__
-    return final if outer == final else f"{outer}({final})"

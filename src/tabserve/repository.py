@@ -162,6 +162,8 @@ def load(artifact: Artifact, *, allow_pickle: bool = False, workers: int = 1) ->
         for name in manifest.model_files:
             artifact.read(name)  # not used, and yet not to be another one
         engine = _lowered(artifact, manifest.lowered, renderer.parts, workers)
+    elif "onnx" in manifest.model_files.values():
+        engine = _onnx_model(artifact, renderer.parts)
     else:
         engine = _native(artifact, renderer.parts, allow_pickle, workers)
     difference = _prove(engine, manifest, golden)
@@ -182,6 +184,15 @@ def _lowered(artifact: Artifact, lowered: Lowered, parts: Parts, workers: int) -
     refused = artifact.read(REFUSED) if REFUSED in manifest.files else None
     threads = max(1, usable_cpus() // workers)
     return OnnxEngine(graph, refused, lowered, manifest.signature, manifest.targets, parts, threads)
+
+
+def _onnx_model(artifact: Artifact, parts: Parts) -> Engine:
+    from tabserve.engines.onnx_model import OnnxModelEngine
+
+    manifest = artifact.manifest
+    (name,) = manifest.model_files
+    content = artifact.read(name)
+    return OnnxModelEngine(content, manifest.signature, manifest.targets, parts, name)
 
 
 def _native(artifact: Artifact, parts: Parts, allow_pickle: bool, workers: int) -> Engine:

@@ -7,10 +7,12 @@ from typing import Any, cast, get_args
 
 import numpy as np
 
+from tabserve import boosters
 from tabserve.engines import native
-from tabserve.errors import MissingExtra, OperatorError, PackError
+from tabserve.errors import MissingExtra, OperatorError, PackError, WrongFormat
 from tabserve.importing import imported
 from tabserve.inference import Unknown
+from tabserve.originals.onnx_model import OnnxModel
 from tabserve.output import Output
 
 try:
@@ -19,31 +21,40 @@ except ImportError as error:
     raise MissingExtra(error.name or "pandas", "sklearn") from None
 
 
+# Names of files, by what reads them.
+_FORMATS = {".skops": "skops", ".joblib": "joblib", ".pkl": "joblib", ".pickle": "joblib"}
+KINDS = ", ".join(f"FILE{suffix}" for suffix in (*_FORMATS, *boosters.LIBRARIES, ".onnx"))
+
+
 def load_model(spec: str, allow_pickle: bool) -> tuple[Any, datetime]:
     """The fitted model behind `file` or `module:attr`, and when it was made.
 
     Raises UntrustedModel for a pickle without `allow_pickle`, PackError for what cannot be read.
     """
     path = Path(spec)
-    if path.suffix in (".joblib", ".pkl", ".pickle", ".skops"):
-        format = "skops" if path.suffix == ".skops" else "joblib"
+    if path.suffix in (*_FORMATS, *boosters.LIBRARIES, ".onnx"):
         try:
             content = path.read_bytes()
             made = datetime.fromtimestamp(path.stat().st_mtime, UTC)
         except OSError as error:
             raise PackError(f"Cannot read the model {spec}: {error.strerror}.") from None
-        return _read_model(content, format, allow_pickle, spec), made
+        return _read_model(content, path.suffix, allow_pickle, spec), made
     if ":" not in spec:
-        raise PackError(
-            f"Expected a model as FILE.skops, FILE.joblib, FILE.pkl or module:attr, got {spec!r}."
-        )
+        raise PackError(f"Expected a model as {KINDS} or module:attr, got {spec!r}.")
     return imported(spec), datetime.now(UTC)
 
 
-def _read_model(content: bytes, format: str, allow_pickle: bool, spec: str) -> Any:
+def _read_model(content: bytes, suffix: str, allow_pickle: bool, spec: str) -> Any:
+    """By the name alone: a file of another format is refused, and not tried as that."""
     try:
-        return native.load(content, format, allow_pickle)
-    except OperatorError:
+        if suffix == ".onnx":
+            return OnnxModel(content, spec)
+        if suffix in boosters.LIBRARIES:
+            return boosters.read(suffix, content)
+        return native.load(content, _FORMATS[suffix], allow_pickle)
+    except OperatorError as error:
+        if isinstance(error, WrongFormat):
+            raise PackError(f"The model {spec} is not what its name says. {error}") from None
         raise
     except Exception as error:
         raise PackError(
@@ -51,11 +62,11 @@ def _read_model(content: bytes, format: str, allow_pickle: bool, spec: str) -> A
         ) from error
 
 
-def read_sample(path: Path, categories: Mapping[str, Collection[Any]]) -> Any:
+def read_sample(path: Path, categories: Mapping[str, Collection[Any] | None]) -> Any:
     """A CSV file with a header line as a DataFrame.
 
-    categories: by column, the text that the model knows. It is read as it stands there, and so
-    "None" or "01" as a category and not as a missing value or a number.
+    categories: by column, the text that the model knows, or None where it takes any. It is read as
+    it stands there, and so "None" or "01" as a category and not as a missing value or a number.
     """
     try:
         frame = pd.read_csv(path)
@@ -63,7 +74,9 @@ def read_sample(path: Path, categories: Mapping[str, Collection[Any]]) -> Any:
     except (OSError, ValueError) as error:
         raise PackError(f"Cannot read the sample data {path}: {error}") from None
     for name, known in categories.items():
-        if known and name in frame:
+        if known is None and name in frame:
+            frame[name] = text[name]
+        elif known and name in frame:
             is_text = frame[name].notna() | text[name].isin(known)
             frame[name] = text[name].astype(object).where(is_text, np.nan)
     return frame

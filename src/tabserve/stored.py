@@ -35,7 +35,7 @@ def load(
     for format, content in contents.items():
         if format == "skops" or format == "joblib":
             before = native.load(content, format, allow_pickle)
-        else:
+        elif format != "onnx":  # which has an engine of its own
             predictor = boosters.load(format, content, _classes(targets))
     return before if predictor is None else boosters.BoostedPipeline(before, predictor)
 

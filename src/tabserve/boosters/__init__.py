@@ -13,6 +13,14 @@ from tabserve.types import Array
 
 BoosterFormat = Literal["ubj", "txt", "cbm"]
 
+# What files of each library may be called. XGBoost reads two formats.
+LIBRARIES = {
+    ".json": "xgboost",
+    ".ubj": "xgboost",
+    ".txt": "lightgbm",
+    ".cbm": "catboost",
+}
+
 FORMATS: dict[str, BoosterFormat] = {"xgboost": "ubj", "lightgbm": "txt", "catboost": "cbm"}
 
 _KINDS = frozenset(
@@ -49,6 +57,15 @@ def split(model: Any) -> tuple[Any | None, Any | None]:
     if is_pipeline and is_booster(model.steps[-1][1]):
         return model[:-1] if len(model.steps) > 1 else None, model.steps[-1][1]
     return model, None
+
+
+def read(suffix: str, content: bytes) -> Any:
+    """The scikit-learn wrapper of what a library's own file holds, as if it had been fitted: the
+    file's objective tells whether it is a classifier. Classes without names are 0, 1, 2 and so on.
+
+    Raises WrongFormat, MissingExtra, or whatever the library raises.
+    """
+    return _library(LIBRARIES[suffix]).read(suffix, content)
 
 
 def dump(booster: Any) -> tuple[BoosterFormat, bytes]:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from tabserve.artifact import Exactness
-from tabserve.errors import MissingExtra
+from tabserve.errors import MissingExtra, WrongFormat
 from tabserve.types import Array
 
 try:
@@ -22,6 +22,17 @@ _WITHOUT_EXP = frozenset(
 )
 
 
+_CLASSIFIES = frozenset({"Logloss", "CrossEntropy", "MultiClass", "MultiClassOneVsAll"})
+
+
+def read(suffix: str, content: bytes) -> Any:
+    if not content.startswith(b"CBM1"):
+        raise WrongFormat("a model of CatBoost, which begins with CBM1")
+    loss = _loss(catboost.CatBoost().load_model(blob=content))
+    kind = catboost.CatBoostClassifier if loss in _CLASSIFIES else catboost.CatBoostRegressor
+    return kind().load_model(blob=content)
+
+
 def dump(model: Any) -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "model.cbm")
@@ -30,8 +41,11 @@ def dump(model: Any) -> bytes:
 
 
 def exactness_of(model: Any) -> Exactness:
-    loss = str(model.get_all_params()["loss_function"]).partition(":")[0]
-    return "bits" if loss in _WITHOUT_EXP else "close"
+    return "bits" if _loss(model) in _WITHOUT_EXP else "close"
+
+
+def _loss(model: Any) -> str:
+    return str(model.get_all_params()["loss_function"]).partition(":")[0]
 
 
 class Predictor:

@@ -6,18 +6,46 @@ from typing import Any
 import numpy as np
 
 from tabserve.artifact import Exactness
-from tabserve.errors import MissingExtra
+from tabserve.errors import MissingExtra, WrongFormat
 from tabserve.types import Array
 
 try:
     import lightgbm
+    from sklearn.preprocessing import LabelEncoder
 except ImportError as error:
     raise MissingExtra(error.name or "lightgbm", "lightgbm") from None
 
 VERSION = str(lightgbm.__version__)
 
+_CLASSIFIES = frozenset({"binary", "multiclass", "multiclassova"})
+
 # Of the objectives, by the names in the file: the wrapper has several for each.
 _WITHOUT_EXP = frozenset({"regression", "regression_l1", "huber", "fair", "quantile", "mape"})
+
+
+def read(suffix: str, content: bytes) -> Any:
+    if not content.startswith(b"tree\n"):
+        raise WrongFormat("a model of LightGBM, which begins with the line tree")
+    booster = lightgbm.Booster(model_str=content.decode())
+    objective = _objective(content.decode())
+    model = lightgbm.LGBMClassifier() if objective in _CLASSIFIES else lightgbm.LGBMRegressor()
+    names = booster.feature_name()
+    # What `fit` leaves in the wrapper: LightGBM has no call that does this.
+    fitted: dict[str, Any] = {
+        "_Booster": booster,
+        "_objective": objective,
+        "_n_features": len(names),
+        "_n_features_in": len(names),
+        "_fitted_with_feature_names": names != [f"Column_{i}" for i in range(len(names))],
+        "fitted_": True,
+    }
+    if objective in _CLASSIFIES:
+        encoder = LabelEncoder().fit(np.arange(max(2, booster.num_model_per_iteration())))
+        classes = encoder.classes_
+        fitted |= {"_le": encoder, "_classes": classes, "_n_classes": len(classes)}
+    for name, value in fitted.items():
+        setattr(model, name, value)
+    return model
 
 
 def dump(model: Any) -> bytes:
@@ -27,9 +55,13 @@ def dump(model: Any) -> bytes:
 
 
 def exactness_of(model: Any) -> Exactness:
-    text = model.booster_.model_to_string(num_iteration=1)
-    objective = re.search(r"^objective=(\w+)", text, re.MULTILINE)
-    return "bits" if objective and objective[1] in _WITHOUT_EXP else "close"
+    objective = _objective(model.booster_.model_to_string(num_iteration=1))
+    return "bits" if objective in _WITHOUT_EXP else "close"
+
+
+def _objective(text: str) -> str:
+    found = re.search(r"^objective=(\w+)", text, re.MULTILINE)
+    return found[1] if found else "none"
 
 
 class Predictor:

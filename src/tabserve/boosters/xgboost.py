@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from tabserve.artifact import Exactness
-from tabserve.errors import MissingExtra, PackError
+from tabserve.errors import MissingExtra, PackError, WrongFormat
 from tabserve.types import Array
 
 try:
@@ -18,6 +18,26 @@ VERSION = str(xgboost.__version__)
 
 # An attribute in the file: the wrapper knows what stands for a missing value, its booster does not.
 _MISSING = "tabserve_missing"
+
+
+def read(suffix: str, content: bytes) -> Any:
+    # {" or { and white space; UBJSON has a type after the brace.
+    is_json = content[:1] == b"{" and content[1:2] in (b'"', b" ", b"\n", b"\r", b"\t")
+    if content[:1] != b"{" or is_json != (suffix == ".json"):
+        raise WrongFormat("a model of XGBoost in " + ("JSON" if suffix == ".json" else "UBJSON"))
+    booster = xgboost.Booster(model_file=bytearray(content))
+    objective = _configuration(booster)["objective"]["name"]
+    if objective == "multi:softmax":
+        # The same trees: it answers the place of the largest probability.
+        booster.set_param({"objective": "multi:softprob"})
+    booster.set_attr(scikit_learn=None)  # of whatever wrapper wrote it
+    is_classifier = objective.startswith("multi:") or objective == "binary:logistic"
+    model = xgboost.XGBClassifier() if is_classifier else xgboost.XGBRegressor()
+    model.load_model(bytearray(booster.save_raw("ubj")))
+    missing = booster.attr(_MISSING)
+    if missing is not None:  # a file out of an artefact
+        model.missing = float(missing)
+    return model
 
 
 def dump(model: Any) -> bytes:

@@ -5,11 +5,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
-import onnxruntime
 
-from tabserve import onnxfile
+from tabserve import runtime
 from tabserve.artifact import GRAPH, REFUSED
-from tabserve.errors import ArtifactError
 from tabserve.lowered import ROUNDED, UNKNOWN, Lowered
 from tabserve.output import Target
 from tabserve.signature import LARGEST_ADMITTED, Signature, unusable
@@ -42,8 +40,8 @@ class OnnxEngine:
         self._signature = signature
         self._targets = targets
         self._parts = parts
-        self._scores = _session(graph, GRAPH)
-        self._refused = None if refused is None else _session(refused, REFUSED)
+        self._scores = runtime.session(graph, GRAPH)
+        self._refused = None if refused is None else runtime.session(refused, REFUSED)
         (self._input,) = (given.name for given in self._scores.get_inputs())
         self._names = [given.name for given in self._scores.get_outputs()]
         # What the session itself calls after checks of its own, which take a third as long again as
@@ -134,7 +132,7 @@ def _bind(bind: Any, name: str, array: Array) -> None:
 
 def safe_below(refused: bytes, n_features: int) -> float:
     """A limit below which no combination of inputs was found that makes something infinite."""
-    session = _session(refused, REFUSED)
+    session = runtime.session(refused, REFUSED)
     signs = np.random.default_rng(0).choice([-1.0, 1.0], size=(64, n_features))
     signs[0], signs[1] = 1.0, -1.0
     for limit in (1e30, 1e15, 1e7):
@@ -142,19 +140,3 @@ def safe_below(refused: bytes, n_features: int) -> float:
         if all(np.isfinite(values).all() for values in found):
             return limit
     return 0.0
-
-
-def _session(content: bytes, name: str) -> Any:
-    """Raises ArtifactError."""
-    onnxfile.check(content, name)
-    options = onnxruntime.SessionOptions()
-    # One thread: the workers are the parallelism, and a team's barrier costs more than it gains.
-    options.intra_op_num_threads = 1
-    options.inter_op_num_threads = 1
-    options.enable_cpu_mem_arena = False
-    options.enable_mem_pattern = False  # for one row, planning the memory takes as long as a node
-    options.log_severity_level = 3
-    try:
-        return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    except Exception as error:
-        raise ArtifactError(f"{name} is no graph that onnxruntime can compute: {error}") from error

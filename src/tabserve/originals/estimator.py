@@ -1,0 +1,114 @@
+"""A fitted estimator or pipeline of scikit-learn's, which may end in a booster."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Literal
+
+from threadpoolctl import threadpool_limits
+
+from tabserve import inference, stored
+from tabserve.artifact import ModelFormat
+from tabserve.engines import native
+from tabserve.errors import MissingExtra, PackError
+from tabserve.inference import Unknown
+from tabserve.output import Target
+from tabserve.signature import Signature
+from tabserve.types import Engine, Outputs, Parts
+
+try:
+    from sklearn.exceptions import NotFittedError
+    from sklearn.utils.validation import check_is_fitted
+except ImportError as error:
+    raise MissingExtra(error.name or "scikit-learn", "sklearn") from None
+
+
+class Estimator:
+    """data: what packing was given, which shows how the model takes its input."""
+
+    def __init__(self, model: Any, format: Literal["skops", "joblib"], data: Any) -> None:
+        _refuse_unfitted(model)
+        self._model = model = native.chosen(model)
+        self._format = format
+        self._layout = inference.layout_of(model, data)
+        self.name_of_type = _model_type(model)
+        self.lowerable = model
+        self.exactness = native.exactness_of(model)
+
+    def rows(self, data: Any) -> Any:
+        return inference.model_input(self._model, data)
+
+    def usual_rows(self) -> Any:
+        return inference.usual_rows(self._model)
+
+    def signature(
+        self, rows: Any, unknown: Mapping[str, Unknown], extra_fields: Literal["refuse", "ignore"]
+    ) -> Signature:
+        return inference.signature_of(self._model, rows, self._layout, unknown, extra_fields)
+
+    def targets(self, rows: Any, target: Any | None) -> tuple[Target, ...]:
+        return inference.targets_of(self._model, self._as_taken(rows.iloc[:1]), target)
+
+    @contextmanager
+    def computing(self) -> Iterator[None]:
+        """With n_jobs 1 everywhere: threads that add up in any order give other last digits.
+
+        The caller's own model and thread pools are as before afterwards.
+        """
+        before = [
+            (estimator, estimator.n_jobs)
+            for estimator in native.estimators(self._model)
+            if getattr(estimator, "n_jobs", None) is not None
+        ]
+        try:
+            for estimator, _ in before:
+                estimator.n_jobs = 1
+            with threadpool_limits(1):
+                yield
+        finally:
+            for estimator, n_jobs in before:
+                estimator.n_jobs = n_jobs
+
+    def engine(
+        self, signature: Signature, targets: tuple[Target, ...], parts: Parts
+    ) -> native.NativeEngine:
+        return native.NativeEngine(self._model, signature, targets, parts, shortcuts=False)
+
+    def outputs(self, engine: Engine, rows: Any) -> Outputs:
+        assert isinstance(engine, native.NativeEngine)
+        return engine.outputs(self._as_taken(rows))
+
+    def files(self) -> dict[ModelFormat, bytes]:
+        return stored.dump(self._model, self._format)
+
+    def packed(
+        self,
+        files: Mapping[ModelFormat, bytes],
+        signature: Signature,
+        targets: tuple[Target, ...],
+        parts: Parts,
+    ) -> Engine:
+        model = stored.load(files, targets, allow_pickle=True)
+        return native.NativeEngine(model, signature, targets, parts)
+
+    def libraries(self) -> dict[str, str]:
+        return native.libraries(self._model)
+
+    def _as_taken(self, rows: Any) -> Any:
+        return rows if self._layout == "frame" else rows.to_numpy()
+
+
+def _refuse_unfitted(model: Any) -> None:
+    try:
+        check_is_fitted(model)
+    except NotFittedError:
+        raise PackError(
+            f"The {type(model).__name__} is not fitted; fit it, then pack it."
+        ) from None
+    except TypeError:
+        raise PackError(f"Expected a scikit-learn estimator, got {type(model).__name__}.") from None
+
+
+def _model_type(model: Any) -> str:
+    final = type(native.final_estimator(model)).__name__
+    outer = type(model).__name__
+    return final if outer == final else f"{outer}({final})"

@@ -1,0 +1,281 @@
+"""Fitted models of every family and kind of input, packed, served and compared with what their own
+library says of rows that neither training nor packing saw.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import catboost
+import joblib
+import lightgbm
+import numpy as np
+import onnxruntime
+import orjson
+import pandas as pd
+import pytest
+import skops.io
+import xgboost
+from sklearn.compose import make_column_transformer
+from sklearn.ensemble import (
+    RandomForestClassifier,
+    RandomForestRegressor,
+)
+from sklearn.impute import SimpleImputer
+from sklearn.linear_model import LinearRegression, LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
+
+import tabserve
+from tabserve import Service, packing
+from tabserve.artifact import Artifact
+from tests.serving import client_of, settings
+
+random = np.random.default_rng(0)
+N_ROWS, N_FRESH = 160, 40
+CITIES = ["Bonn", "Köln", "東京", 'O\'Fallon, "MO"']
+WORDS = ["late", "fine", "größer", "broken", "thanks", "naïve", "丈夫"]
+
+
+def rows_of(n: int) -> pd.DataFrame:
+    """Numbers, some missing; categories; text; booleans; nullable integers."""
+    return pd.DataFrame(
+        {
+            "age": random.integers(18, 90, n),
+            "income": np.where(random.random(n) < 0.2, np.nan, random.lognormal(7, 1, n)),
+            "city": random.choice(CITIES, n),
+            "remark": [" ".join(random.choice(WORDS, 4)) for _ in range(n)],
+            "member": random.random(n) < 0.5,
+            "visits": pd.array(random.integers(0, 9, n), dtype="Int64"),
+            "size": pd.Categorical(random.choice(["S", "M", "L"], n), ["S", "M", "L"]),
+        }
+    ).assign(visits=lambda rows: rows["visits"].mask(random.random(n) < 0.1))
+
+
+ROWS, FRESH = rows_of(N_ROWS), rows_of(N_FRESH)
+FRESH.loc[::9, "city"] = "Nowhere"
+NUMBERS = ["age", "income", "member"]
+ARRAY, FRESH_ARRAY = (rows[["age", "income"]].fillna(0).to_numpy() for rows in (ROWS, FRESH))
+score = ROWS["age"] / 50 + (ROWS["city"] == "Köln") - ROWS["income"].fillna(2e3) / 2e3
+YES = (score > 0).astype(int).to_numpy()
+WORD = np.where(YES, "ja", "nein")
+THREE = pd.cut(score, 3, labels=False).to_numpy()
+VALUE = score.to_numpy()
+
+XGB: dict[str, Any] = {"max_depth": 3}
+LGB: dict[str, Any] = {"verbose": -1, "num_threads": 1}
+CAT: dict[str, Any] = {"iterations": 5, "verbose": 0, "allow_writing_files": False}
+
+
+@dataclass
+class Case:
+    """model: what is packed: the fitted model, or a file of it.
+    expected: by field of the answers, what the library says of the fresh rows.
+    """
+
+    model: Any
+    rows: Any
+    fresh: Any
+    expected: dict[str, Any]
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+def fitted(model: Any, rows: Any, fresh: Any, target: Any = None, **options: Any) -> Case:
+    """A scikit-learn estimator, and what it says itself."""
+    model.fit(rows, target)
+    return Case(model, rows, fresh, answers_of(model, fresh), options)
+
+
+def answers_of(model: Any, rows: Any) -> dict[str, Any]:
+    expected = {"prediction": model.predict(rows)}
+    if hasattr(model, "predict_proba"):
+        expected["probabilities"] = model.predict_proba(rows)
+    return expected
+
+
+def saved(case: Case, path: Path, save: Callable[[Any, Path], Any], **options: Any) -> Case:
+    """The same model as a file."""
+    save(case.model, path)
+    return Case(path, case.rows, case.fresh, case.expected, case.options | options)
+
+
+def numbers(rows: pd.DataFrame) -> pd.DataFrame:
+    return rows[NUMBERS].astype({"member": int})
+
+
+def xgboost_file(folder: Path, name: str, objective: str, target: Any) -> Case:
+    parameters = XGB | {"objective": objective}
+    if objective.startswith("multi:"):
+        parameters["num_class"] = 3
+    rows, fresh = numbers(ROWS), numbers(FRESH)
+    booster = xgboost.train(parameters, xgboost.DMatrix(rows, target), 5)
+    booster.save_model(folder / name)
+    said = booster.predict(xgboost.DMatrix(fresh)).astype(float)
+    return Case(folder / name, rows, fresh, as_answers(said, objective))
+
+
+def lightgbm_file(folder: Path, objective: str, target: Any, rows: Any, fresh: Any) -> Case:
+    parameters = LGB | {"objective": objective}
+    if objective == "multiclass":
+        parameters["num_class"] = 3
+    booster = lightgbm.train(parameters, lightgbm.Dataset(rows, target), 5)
+    booster.save_model(folder / "m.txt")
+    return Case(folder / "m.txt", rows, fresh, as_answers(booster.predict(fresh), objective))
+
+
+def catboost_file(folder: Path, loss: str, target: Any) -> Case:
+    rows, fresh = numbers(ROWS), numbers(FRESH)
+    model = catboost.CatBoost(CAT | {"loss_function": loss}).fit(rows, target)
+    model.save_model(str(folder / "m.cbm"))
+    expected = {"prediction": model.predict(fresh)}
+    if loss != "RMSE":
+        expected = {
+            "prediction": model.predict(fresh, "Class").reshape(-1),
+            "probabilities": model.predict(fresh, "Probability"),
+        }
+    return Case(folder / "m.cbm", rows, fresh, expected)
+
+
+def as_answers(said: Any, objective: str) -> dict[str, Any]:
+    """What a booster's number, or numbers, come to."""
+    if said.ndim == 2:
+        return {"prediction": said.argmax(axis=1), "probabilities": said}
+    if objective.startswith("binary"):
+        return {"prediction": (said > 0.5).astype(int), "probability": said}
+    return {"prediction": said}
+
+
+def converted(
+    folder: Path, model: Any, rows: Any, fresh: Any, kinds: list[Any], **options: Any
+) -> Case:
+    """A user's own ONNX file, and what onnxruntime says of it."""
+    import skl2onnx
+
+    onnx_model = skl2onnx.convert_sklearn(model, initial_types=kinds, options=options or None)
+    path = folder / "m.onnx"
+    path.write_bytes(onnx_model.SerializeToString())
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    given = session.get_inputs()
+    fed: dict[str, Any] = {given[0].name: np.asarray(fresh, np.float32)}
+    if len(given) > 1:
+        fed = {one.name: fresh[[one.name]].to_numpy() for one in given}
+        fed = {k: v.astype(np.float32 if v.dtype.kind == "f" else v.dtype) for k, v in fed.items()}
+    said = session.run(None, fed)
+    expected = {"prediction": np.asarray(said[0]).reshape(len(fresh))}
+    if len(said) == 2:
+        rows_said = said[1]
+        if isinstance(rows_said, list):
+            rows_said = np.array([[row[key] for key in sorted(row)] for row in rows_said])
+        expected["probabilities"] = rows_said.astype(float)
+    return Case(path, rows, fresh, expected)
+
+
+def table(columns: list[str]) -> Any:
+    """Categories that may be unknown, numbers that may be missing."""
+    return make_column_transformer(
+        (make_pipeline(SimpleImputer(), StandardScaler()), ["age", "income"]),
+        (OneHotEncoder(handle_unknown="ignore"), columns),
+    )
+
+
+FLOATS = [("X", __import__("skl2onnx").common.data_types.FloatTensorType([None, 2]))]
+ANY_CITY = {"unknown": {"city": "allow"}}
+
+CASES: dict[str, Callable[[Path], Case]] = {
+    "forest in a pipeline, words": lambda folder: fitted(
+        make_pipeline(table(["city"]), RandomForestClassifier(5, random_state=0)),
+        ROWS, FRESH, WORD, **ANY_CITY,
+    ),
+    "skops file, three classes": lambda folder: saved(
+        fitted(
+            make_pipeline(table(["city"]), LogisticRegression()), ROWS, FRESH, THREE, **ANY_CITY
+        ),
+        folder / "m.skops", lambda model, path: skops.io.dump(model, path),
+    ),
+    "joblib file, a value": lambda folder: saved(
+        fitted(RandomForestRegressor(5, random_state=0), ARRAY, FRESH_ARRAY, VALUE),
+        folder / "m.joblib", joblib.dump, allow_pickle=True,
+    ),
+    "xgboost .json": lambda folder: xgboost_file(folder, "m.json", "binary:logistic", YES),
+    "xgboost .ubj, three": lambda folder: xgboost_file(folder, "m.ubj", "multi:softprob", THREE),
+    "xgboost .ubj, a value": lambda folder: xgboost_file(folder, "m.ubj", "reg:gamma", YES + 1),
+    "lightgbm .txt": lambda folder: lightgbm_file(
+        folder, "binary", YES, numbers(ROWS), numbers(FRESH)
+    ),
+    "lightgbm .txt, three": lambda folder: lightgbm_file(
+        folder, "multiclass", THREE, ARRAY, FRESH_ARRAY
+    ),
+    "lightgbm .txt, a value": lambda folder: lightgbm_file(
+        folder, "l1", VALUE, numbers(ROWS), numbers(FRESH)
+    ),
+    "catboost .cbm, words": lambda folder: catboost_file(folder, "Logloss", WORD),
+    "catboost .cbm, three": lambda folder: catboost_file(folder, "MultiClass", THREE),
+    "catboost .cbm, a value": lambda folder: catboost_file(folder, "RMSE", VALUE),
+    "onnx, a table and a mapping": lambda folder: converted(
+        folder, LogisticRegression().fit(ARRAY, WORD), ARRAY, FRESH_ARRAY, FLOATS
+    ),
+    "onnx, a table and a tensor": lambda folder: converted(
+        folder, RandomForestClassifier(5).fit(ARRAY, THREE), ARRAY, FRESH_ARRAY, FLOATS,
+        zipmap=False,
+    ),
+    "onnx, a value": lambda folder: converted(
+        folder, LinearRegression().fit(ARRAY, VALUE), ARRAY, FRESH_ARRAY, FLOATS
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_served_model_answers_what_its_own_library_says(name: str, tmp_path: Path) -> None:
+    case = CASES[name](tmp_path)
+    artifact = Artifact(packed(case, tmp_path))
+    service = Service(artifact.folder, settings=settings(**case.options.get("serving", {})))
+    client = client_of(service, "fastapi")
+    service.wait(60)
+    records = records_of(case.fresh, [f.name for f in artifact.manifest.signature.features])
+    batch = client("POST", "/predict/batch", orjson.dumps(records))
+    assert batch.status == 200, batch.body
+    one = client("POST", "/predict", orjson.dumps(records[0]))
+    service.close()
+    exactness = artifact.manifest.parity.exactness
+    assert_answers(batch.json()["predictions"], case.expected, exactness)
+    assert_answers([one.json()], {k: v[:1] for k, v in case.expected.items()}, exactness)
+
+
+def packed(case: Case, folder: Path) -> Path:
+    options = {"out": folder / "models", "name": "m", "version": "1"} | case.options
+    options.pop("serving", None)
+    if isinstance(case.model, str | Path):
+        sample = folder / "rows.csv"
+        frame = case.rows if isinstance(case.rows, pd.DataFrame) else pd.DataFrame(case.rows)
+        frame.to_csv(sample, index=False)
+        return packing.pack_from_files(
+            str(case.model), sample, **{"target": None, "allow_pickle": False} | options
+        )
+    return tabserve.pack(case.model, data=case.rows, **options)
+
+
+def records_of(rows: Any, names: list[str]) -> list[dict[str, Any]]:
+    """As a client sends them: missing values null, integers also as 12.0."""
+    frame = rows if isinstance(rows, pd.DataFrame) else pd.DataFrame(rows, columns=names)
+    frame = frame[names].astype(object).where(frame[names].notna(), None)
+    records: list[dict[str, Any]] = frame.to_dict("records")
+    for record in records[::2]:
+        for name, value in record.items():
+            if type(value) is int:
+                record[name] = float(value)
+    return records
+
+
+def assert_answers(answers: list[Any], expected: dict[str, Any], exactness: str) -> None:
+    for name, wanted in expected.items():
+        values = [answer[name] for answer in answers]
+        if name == "probabilities":
+            values = [list(value.values()) for value in values]
+        if np.asarray(wanted).dtype.kind != "f":
+            assert values == wanted.tolist()
+        elif exactness == "bits":
+            assert values == np.asarray(wanted, float).tolist()
+        else:
+            scale = max(1.0, np.abs(wanted).max())
+            np.testing.assert_allclose(values, wanted, rtol=0, atol=1e-12 * scale)
