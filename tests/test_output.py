@@ -230,4 +230,4 @@ def test_a_model_that_answers_no_number_or_too_few_is_a_server_error(
 
 def test_fields_are_the_answers_own_and_those_of_every_answer() -> None:
     renderer = Renderer((BINARY,), Output(name="p", bands=BANDS))
-    assert set(renderer.fields) == {"p", "risk", *COMMON_FIELDS}
+    assert set(renderer.fields) == {"p", "risk", "warnings", *COMMON_FIELDS}

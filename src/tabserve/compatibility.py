@@ -12,14 +12,17 @@ from tabserve.artifact import Manifest
 from tabserve.output import Output, Renderer, Target, class_name
 from tabserve.request_class import class_of
 from tabserve.signature import EXACT_INTEGER_LIMIT, Feature, Signature
+from tabserve.validation import range_text
 
 # Of a list of names as many are said.
 _MOST_NAMES = 5
 
 # What of a feature has a rule of its own here, and what no client can tell. Any other part of it
 # that changes counts as breaking until it has a rule too.
-_COMPARED = frozenset({"name", "type", "nullable", "dtype", "categories", "unknown"})
-_UNSEEN = frozenset({"missing", "minimum", "maximum", "typical"})
+_COMPARED = frozenset(
+    {"name", "type", "nullable", "required", "default", "dtype", "categories", "unknown", "range"}
+)
+_UNSEEN = frozenset({"missing", "imputed", "minimum", "maximum", "earliest", "latest", "typical"})
 
 
 @dataclass(frozen=True)
@@ -73,12 +76,15 @@ def _feature(old: Feature, new: Feature) -> Iterator[tuple[str, bool]]:
         widened = (old.type, new.type) == ("integer", "number")
         yield f"takes {new.type}, before {old.type}", not widened
         return
-    if old.nullable != new.nullable:
-        yield "may be null now" if new.nullable else "may be null no longer", not new.nullable
+    if old.takes_null != new.takes_null:
+        yield "may be null now" if new.takes_null else "may be null no longer", not new.takes_null
     if _is_required(old) != _is_required(new):
         required = _is_required(new)
         yield "must be sent now" if required else "may be left out now", required
+    if old.default != new.default and None not in (old.default, new.default):
+        yield "another default stands in for null", False
     yield from _bounds(old, new)
+    yield from _range(old, new)
     yield from _categories(old, new)
     for part in sorted(type(new).model_fields.keys() - _COMPARED - _UNSEEN):
         found, expected = getattr(new, part), getattr(old, part)
@@ -105,6 +111,24 @@ def _bounds(old: Feature, new: Feature) -> Iterator[tuple[str, bool]]:
     if (least, largest) != (low, high):
         is_narrower = low > least or high < largest
         yield f"takes {low} to {high}, before {least} to {largest}", is_narrower
+
+
+def _range(old: Feature, new: Feature) -> Iterator[tuple[str, bool]]:
+    """What is refused of it; ranges that are just told or warned of break nothing."""
+    if new.range == "refuse":
+        ends = _refused_below_and_above(old), _refused_below_and_above(new)
+        (least, largest), (low, high) = ends
+        is_narrower = (low is not None and (least is None or low > least)) or (
+            high is not None and (largest is None or high < largest)
+        )
+        if ends[0] != ends[1]:
+            yield f"refuses what is not {range_text(new)}", bool(is_narrower)
+    elif old.range == "refuse":
+        yield f"refuses no longer what is not {range_text(old)}", False
+
+
+def _refused_below_and_above(feature: Feature) -> tuple[Any, Any]:
+    return feature.limits if feature.range == "refuse" else (None, None)
 
 
 def _categories(old: Feature, new: Feature) -> Iterator[tuple[str, bool]]:

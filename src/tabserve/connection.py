@@ -199,6 +199,8 @@ class Connection(asyncio.Protocol):
             client=self._client,
             failure=failure,
         )
+        if b"?" in self._url:
+            request.query = self._url.partition(b"?")[2].decode("latin-1")
         stays = (
             failure is None
             and self._parser.should_keep_alive()

@@ -6,12 +6,13 @@ pydantic-core reads the bytes directly.
 import dataclasses
 import math
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from operator import itemgetter
 from typing import Annotated, Any, Literal, cast
 
+import numpy as np
 import orjson
 from pydantic import (
     BaseModel,
@@ -23,7 +24,7 @@ from pydantic import (
 from pydantic_core import to_json, to_jsonable_python
 
 from tabserve.columnar import columns_adapter
-from tabserve.errors import InputProblem, InvalidInput, TooLarge
+from tabserve.errors import InputProblem, InvalidInput, InvalidJSON, TooLarge
 from tabserve.refusal import MAX_PROBLEMS, problems_of, refusal
 from tabserve.request_class import (
     AsWritten,
@@ -46,6 +47,17 @@ _NOT_COLUMNS: InputProblem = {
     "type": "columns_type",
 }
 
+# With more in all, a batch is refused as a whole: to list them takes seconds.
+_MOST_PROBLEMS = 200_000
+_TOO_MANY_PROBLEMS: InputProblem = {
+    "loc": ("body",),
+    "msg": f"Input should have at most {_MOST_PROBLEMS} problems to be reported row by row",
+    "type": "too_many_problems",
+}
+
+# Told of one record.
+MAX_WARNINGS = 20
+
 _REF = "#/components/schemas/{model}"
 
 
@@ -61,6 +73,41 @@ class Records:
     n_rows: int
     echoes: list[dict[str, Any]] | None
     form: Form
+    # By row, what is unusual in it, with its place in the body.
+    warnings: dict[int, list[InputProblem]] | None = None
+    # Where the rows stand in the body, if others were left out of it; each then fails alone.
+    places: Sequence[int] | None = None
+
+    def part(self, rows: Sequence[int]) -> "Records":
+        return Records(
+            values={
+                name: column[rows]
+                if isinstance(column, np.ndarray)
+                else [column[row] for row in rows]
+                for name, column in self.values.items()
+            },
+            n_rows=len(rows),
+            echoes=None if self.echoes is None else [self.echoes[row] for row in rows],
+            form=self.form,
+            warnings={
+                new: self.warnings[row] for new, row in enumerate(rows) if row in self.warnings
+            }
+            if self.warnings
+            else None,
+            places=None if self.places is None else [self.places[row] for row in rows],
+        )
+
+
+@dataclass(slots=True)
+class Reported:
+    """A batch of which each bad row is told what is wrong with it.
+
+    records: the good ones, None where there are none. refused: the others, by their row.
+    """
+
+    records: Records | None
+    refused: dict[int, InvalidInput]
+    n_rows: int
 
 
 class RecordDecoder:
@@ -147,31 +194,93 @@ class RecordDecoder:
             echo_name(self.request_class, field): fields[field] for field in self._echoed & sent
         }
         try:
-            taken = self._taken(values, body, "columns")
+            taken, warnings = self._taken(values, body, "columns")
             echoes = _echoed_rows(echoed, n_rows) if self._echoed else None
         except InvalidInput as error:
             raise self.placed(error, "columns") from None
-        return Records(taken, n_rows, echoes, "columns")
+        return Records(taken, n_rows, echoes, "columns", self._by_row(warnings, "columns"))
 
     def _records_of_columns(self, body: bytes) -> Records:
         """For a request class whose validators look at records."""
-        sent = strictly_parsed(body)
+        rows = self._rows_of_columns(strictly_parsed(body))
+        try:
+            records = self.many(to_json(rows))
+        except InvalidInput as error:
+            raise refusal(_as_in_columns(error.problems)) from None
+        warnings = {row: _as_in_columns(found) for row, found in (records.warnings or {}).items()}
+        return Records(records.values, records.n_rows, records.echoes, "columns", warnings)
+
+    def _rows_of_columns(self, sent: Any) -> list[dict[str, Any]]:
+        """Raises InvalidInput, TooLarge."""
         columns = sent.get("columns") if sent.keys() == {"columns"} else None
         if not isinstance(columns, dict) or not all(isinstance(x, list) for x in columns.values()):
             raise refusal([_NOT_COLUMNS])
         n_rows = _common_length(columns)
         if n_rows > self._max_rows:
             raise self._too_many_rows()
-        rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+        return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+    def each(self, body: bytes) -> Reported:
+        """As `batch` does, but a row that is wrong is told what is, and the others are taken.
+
+        Raises InvalidInput for what is no batch, InvalidJSON, TooLarge.
+        """
         try:
-            records = self.many(to_json(rows))
+            records = self.batch(body)
+        except InvalidJSON:
+            raise
         except InvalidInput as error:
-            problems: list[InputProblem] = [
-                {**found, "loc": ("body", "columns", *found["loc"][2:], *found["loc"][1:2])}
-                for found in error.problems
-            ]
-            raise refusal(problems) from None
-        return Records(records.values, records.n_rows, records.echoes, "columns")
+            return self._reported(body, error)
+        records.places = range(records.n_rows)
+        return Reported(records, {}, records.n_rows)
+
+    def _reported(self, body: bytes, error: InvalidInput) -> Reported:
+        parsed = strictly_parsed(body)
+        form: Form = "columns" if isinstance(parsed, dict) else "list"
+        rows = self._rows_of_columns(parsed) if isinstance(parsed, dict) else parsed
+        if not isinstance(rows, list) or not rows or error.problems[0]["type"] == "too_many_keys":
+            raise error
+        if len(rows) > self._max_rows:
+            raise self._too_many_rows()
+        refused: dict[int, InvalidInput] = {}
+        good: list[BaseModel] = []
+        places: list[int] = []
+        n_problems = 0
+        for row, record in enumerate(rows):
+            try:
+                good.append(self._one.validator.validate_json(to_json(record)))
+                places.append(row)
+            except ValidationError as error:
+                n_problems += error.error_count()
+                if n_problems > _MOST_PROBLEMS:
+                    raise refusal([_TOO_MANY_PROBLEMS]) from None
+                problems = problems_of(error, ("body", row))
+                refused[row] = refusal(_as_in_columns(problems) if form == "columns" else problems)
+        records = self._good_ones(good, rows, places, form, refused)
+        return Reported(records, refused, len(rows))
+
+    def _good_ones(
+        self,
+        records: list[BaseModel],
+        rows: list[dict[str, Any]],
+        places: list[int],
+        form: Form,
+        refused: dict[int, InvalidInput],
+    ) -> Records | None:
+        """The records that the signature takes too; the others are added to `refused`."""
+        while records:
+            values = self._values(records)
+            taken, problems, warnings = self._examined(values, [rows[i] for i in places])
+            problems = problems + self._inexpressible_echoes(records)
+            if not problems:
+                echoes = self._echoes(records) if self._echoed else None
+                by_row = self._by_row(warnings, form, places)
+                return Records(taken, len(records), echoes, form, by_row, places)
+            for row, found in _grouped(problems).items():
+                refused[places[row]] = self.placed(InvalidInput(found), form, places)
+            kept = [i for i, place in enumerate(places) if place not in refused]
+            records, places = [records[i] for i in kept], [places[i] for i in kept]
+        return None
 
     def many(self, body: bytes) -> Records:
         """Raises as `one` does, with `loc` ("body", row, field), and TooLarge past `max_rows`."""
@@ -212,12 +321,33 @@ class RecordDecoder:
             f"Expected at most {self._max_rows} records; send them in several requests."
         )
 
-    def placed(self, error: InvalidInput, form: Form) -> InvalidInput:
-        """A refusal with places (row, feature), or () for any, as one with places in the body."""
-        problems = [
-            {**found, "loc": ("body", *self._place(found["loc"], form))} for found in error.problems
-        ]
-        return refusal(problems)
+    def placed(
+        self, error: InvalidInput, form: Form, places: Sequence[int] | None = None
+    ) -> InvalidInput:
+        """A refusal with places (row, feature), or () for any, as one with places in the body.
+
+        places: of the rows, where others were left out.
+        """
+        return refusal([self._in_body(found, form, places) for found in error.problems])
+
+    def _in_body(
+        self, found: InputProblem, form: Form, places: Sequence[int] | None
+    ) -> InputProblem:
+        loc = found["loc"]
+        if loc and places is not None:
+            loc = (places[loc[0]], *loc[1:])
+        return {**found, "loc": ("body", *self._place(loc, form))}
+
+    def _by_row(
+        self, warnings: Sequence[InputProblem], form: Form, places: Sequence[int] | None = None
+    ) -> dict[int, list[InputProblem]] | None:
+        """Warnings with their places in the body, the first ones of each row."""
+        if not warnings:
+            return None
+        return {
+            row: [self._in_body(warning, form, places) for warning in found[:MAX_WARNINGS]]
+            for row, found in _grouped(warnings).items()
+        }
 
     def json_schema(self) -> dict[str, Any]:
         """JSON Schema of one record; `definitions` holds what it refers to."""
@@ -283,22 +413,45 @@ class RecordDecoder:
         return input_names(self.request_class, field)[0]
 
     def _records(self, records: list[BaseModel], body: bytes, form: Form) -> Records:
-        rows = [self._values_of(record.__dict__) for record in records]
-        values = dict(zip(self._field_of, zip(*rows, strict=True), strict=False))
+        values = self._values(records)
         try:
-            taken = self._taken(values, body, form)
+            taken, warnings = self._taken(values, body, form)
             echoes = self._echoes(records) if self._echoed else None
         except InvalidInput as error:
             raise self.placed(error, form) from None
-        return Records(taken, len(records), echoes, form)
+        told = self._by_row(warnings, form) if warnings else None
+        return Records(taken, len(records), echoes, form, told)
 
-    def _taken(self, values: Mapping[str, Sequence[Any]], body: bytes, form: Form) -> Values:
-        """Values that may go to the model. Raises InvalidInput."""
+    def _values(self, records: list[BaseModel]) -> Mapping[str, Sequence[Any]]:
+        rows = [self._values_of(record.__dict__) for record in records]
+        return dict(zip(self._field_of, zip(*rows, strict=True), strict=False))
+
+    def _taken(
+        self, values: Mapping[str, Sequence[Any]], body: bytes, form: Form
+    ) -> tuple[Values, Sequence[InputProblem]]:
+        """Values that may go to the model, and what is unusual in them. Raises InvalidInput."""
         if self._signature.admits(values):
-            return values
-        columns = self._signature.columns(values)
-        self._refuse_inexact_integers(columns, body, form)
-        return columns
+            return values, ()
+        checked = self._signature.checked(values)
+        problems = checked.problems or self._inexact_integers(
+            checked.columns, lambda: _parsed_records(body, form)
+        )
+        if problems:
+            raise InvalidInput(problems)
+        return checked.columns, checked.warnings
+
+    def _examined(
+        self, values: Mapping[str, Sequence[Any]], sent: list[Any]
+    ) -> tuple[Values, list[InputProblem], list[InputProblem]]:
+        """Values that may go to the model, with all problems and warnings, at (row, feature).
+
+        sent: the records as they were sent.
+        """
+        if self._signature.admits(values):
+            return values, [], []
+        checked = self._signature.checked(values)
+        problems = checked.problems + self._inexact_integers(checked.columns, lambda: sent)
+        return checked.columns, problems, checked.warnings
 
     def _place(self, loc: tuple[Any, ...], form: Form) -> tuple[int | str, ...]:
         if not loc:
@@ -309,17 +462,19 @@ class RecordDecoder:
             return ("columns", *wire_names, row)
         return tuple(wire_names) if form == "record" else (row, *wire_names)
 
-    def _refuse_inexact_integers(self, columns: Columns, body: bytes, form: Form) -> None:
+    def _inexact_integers(
+        self, columns: Columns, sent: Callable[[], list[Any]]
+    ) -> list[InputProblem]:
         suspects = [
             name
             for name, column in columns.items()
             if column.dtype == "float64" and (abs(column) >= EXACT_INTEGER_LIMIT).any()
         ]
         if not suspects:
-            return
-        records = _parsed_records(body, form)
+            return []
+        records = sent()
         names = {name: input_names(self.request_class, self._field_of[name]) for name in suspects}
-        found = [
+        return [
             problem(
                 row,
                 name,
@@ -329,10 +484,8 @@ class RecordDecoder:
             for row, record in enumerate(records)
             if isinstance(record, dict)
             for name in suspects
-            if any(inexact_as_float(record.get(sent)) for sent in names[name])
+            if any(inexact_as_float(record.get(key)) for key in names[name])
         ]
-        if found:
-            raise InvalidInput(found)
 
     def _echoes(self, records: list[BaseModel]) -> list[dict[str, Any]]:
         # Most records have none, and a dump costs more than validation.
@@ -346,7 +499,13 @@ class RecordDecoder:
             )
             for record in records
         ]
-        found = [
+        found = self._inexpressible_echoes(records)
+        if found:
+            raise InvalidInput(found)
+        return echoes
+
+    def _inexpressible_echoes(self, records: list[BaseModel]) -> list[InputProblem]:
+        return [
             problem(
                 row, field, "finite_number", "Input should be a finite number of at most 64 bits"
             )
@@ -354,9 +513,22 @@ class RecordDecoder:
             for field in self._echoed
             if not _expressible(record.__dict__[field])
         ]
-        if found:
-            raise InvalidInput(found)
-        return echoes
+
+
+def _as_in_columns(problems: list[InputProblem]) -> list[InputProblem]:
+    """Places of a list of records, ("body", row, field), as those of columns."""
+    return [
+        {**found, "loc": ("body", "columns", *found["loc"][2:], *found["loc"][1:2])}
+        for found in problems
+    ]
+
+
+def _grouped(problems: Sequence[InputProblem]) -> dict[int, list[InputProblem]]:
+    """By row."""
+    by_row: dict[int, list[InputProblem]] = {}
+    for found in problems:
+        by_row.setdefault(found["loc"][0], []).append(found)
+    return by_row
 
 
 def _parsed_records(body: bytes, form: Form) -> list[Any]:

@@ -33,6 +33,7 @@ TabserveError                                    code                    status
     └── BenchError                               bench
 """
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 # An error of one input value: {"loc": [...], "msg": ..., "type": ...}, as pydantic words it.
@@ -54,6 +55,8 @@ class ClientError(TabserveError):
 
 
 class BadRequest(ClientError):
+    """The request is not as HTTP or this route has it."""
+
     code, status = "bad_request", 400
 
 
@@ -135,7 +138,13 @@ class Internal(ServerError):
 
 
 class BadModelOutput(Internal):
+    """rows: the records whose answer is to blame, where that is known."""
+
     code = "bad_model_output"
+
+    def __init__(self, message: str, rows: Sequence[int] = ()) -> None:
+        super().__init__(message)
+        self.rows = rows
 
 
 class ModelNotReady(ServerError):

@@ -107,6 +107,14 @@ class Feature(BaseModel):
             return _moment(self.earliest), _moment(self.latest)
         return self.minimum, self.maximum
 
+    @property
+    def observed(self) -> tuple[Any, Any]:
+        """The same, as JSON has it."""
+        if self.type != "datetime":
+            return self.minimum, self.maximum
+        ends = (self.earliest, self.latest)
+        return ends[0] and ends[0].isoformat(), ends[1] and ends[1].isoformat()
+
     @cached_property
     def admits(self) -> Callable[[Any], bool]:
         """Whether a value may go to the model as it is, at a glance; what may not is looked at in

@@ -109,7 +109,7 @@ class Dispatcher:
         request.request_id = _request_id(request.headers.get("x-request-id"))
         try:
             found = self._admitted(request).handler(request)
-        except Exception as error:  # noqa: BLE001 - see _failed
+        except Exception as error:  # noqa: BLE001 - see told
             return self._failed(request, error)
         if isinstance(found, Response):
             return self._finished(request, found)
@@ -125,7 +125,7 @@ class Dispatcher:
             if isinstance(result, BaseException):
                 raise result
             response = pending.then(result)
-        except Exception as error:  # noqa: BLE001 - see _failed
+        except Exception as error:  # noqa: BLE001 - see told
             return self._failed(request, error)
         return self._finished(request, response)
 
@@ -170,12 +170,7 @@ class Dispatcher:
             )
 
     def _failed(self, request: Request, error: Exception) -> Response:
-        """What is no error of ours is told to the operator, and to the client as 500."""
-        if not isinstance(error, TabserveError):
-            _log_failure(error, request.request_id)
-            error = Internal("The server failed.")
-        elif isinstance(error, Internal):
-            logger.error("request %s failed: %s", request.request_id, error)
+        error = told(error, request.request_id)
         return self._finished(request, error_response(error, request.request_id), error.code)
 
     def _finished(self, request: Request, response: Response, code: str = "") -> Response:
@@ -211,10 +206,7 @@ def json_response(content: Any, status: int = 200) -> Response:
 
 def error_response(error: TabserveError, request_id: str) -> Response:
     """The one error body of the native protocol."""
-    detail: Any = error.problems if isinstance(error, InvalidInput) else str(error)
-    response = json_response(
-        {"error": error.code, "detail": detail, "request_id": request_id}, error.status
-    )
+    response = json_response(error_body(error) | {"request_id": request_id}, error.status)
     if isinstance(error, MethodNotAllowed):
         response.headers["Allow"] = ", ".join(error.allowed)
     retry_after_s = getattr(error, "retry_after_s", None)
@@ -222,6 +214,23 @@ def error_response(error: TabserveError, request_id: str) -> Response:
         # Whole seconds, and never before the moment itself.
         response.headers["Retry-After"] = str(max(1, math.ceil(retry_after_s)))
     return response
+
+
+def error_body(error: TabserveError) -> dict[str, Any]:
+    detail: Any = error.problems if isinstance(error, InvalidInput) else str(error)
+    return {"error": error.code, "detail": detail}
+
+
+def told(error: Exception, request_id: str) -> TabserveError:
+    """What the client may know of it. What is no error of ours, or is the server's or the model's
+    fault, is told to the operator.
+    """
+    if not isinstance(error, TabserveError):
+        _log_failure(error, request_id)
+        return Internal("The server failed.")
+    if isinstance(error, Internal):
+        logger.error("request %s failed: %s", request_id, error)
+    return error
 
 
 def _request_id(given: str | None) -> str:

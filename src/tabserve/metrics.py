@@ -26,6 +26,18 @@ class Metrics:
         self.predictions = Counter(
             "tabserve_predictions", "Rows answered.", ["model", "version"], **own
         )
+        self.warnings = Counter(
+            "tabserve_warnings",
+            "Warnings in answers: out_of_range, unknown_category, imputed.",
+            ["model", "version", "type"],
+            **own,
+        )
+        self.row_errors = Counter(
+            "tabserve_row_errors",
+            "Rows of batches that were answered with an error in place (on_error=report).",
+            ["model", "version", "code"],
+            **own,
+        )
         self.errors = Counter("tabserve_errors", "Requests answered 4xx or 5xx.", ["code"], **own)
         self.latency = Histogram(
             "tabserve_request_duration_seconds",

@@ -13,12 +13,14 @@ from tabserve.http import Route
 JSON = dict[str, Any]
 
 _ERROR = {"$ref": "#/components/schemas/Error"}
+_PROBLEM = {"$ref": "#/components/schemas/Problem"}
 _INVALID_INPUT = {"$ref": "#/components/schemas/InvalidInput"}
 
 # What any route may answer, and what only routes with a key, a limit or a body may.
 _ANYWHERE: tuple[type[errors.TabserveError], ...] = (errors.Internal,)
 _WITH_KEY = (errors.Unauthorized, errors.Forbidden, errors.ModelNotReady)
 _WITH_LIMIT = (errors.RateLimited,)
+_WITH_PARAMETERS = (errors.BadRequest,)
 _WITH_BODY = (
     errors.TooLarge,
     errors.UnsupportedMediaType,
@@ -113,6 +115,8 @@ def _completed(route: Route, with_keys: bool, with_limits: bool) -> JSON:
         kinds += _WITH_LIMIT
     if "requestBody" in operation:
         kinds += _WITH_BODY
+    if "parameters" in operation:
+        kinds += _WITH_PARAMETERS
     answers = {str(kind.status): error_answer(kind) for kind in kinds}
     operation["responses"] = dict(sorted({**answers, **operation["responses"]}.items()))
     return operation
@@ -139,7 +143,7 @@ def error_answer(kind: type[errors.TabserveError]) -> JSON:
 
 
 def _error_schemas() -> JSON:
-    problem = {
+    problem: JSON = {
         "type": "object",
         "required": ["loc", "msg", "type"],
         "properties": {
@@ -161,6 +165,7 @@ def _error_schemas() -> JSON:
         }
 
     return {
+        "Problem": problem,
         "Error": body({"type": "string"}),
-        "InvalidInput": body({"type": "array", "items": problem}),
+        "InvalidInput": body({"type": "array", "items": _PROBLEM}),
     }

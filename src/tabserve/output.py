@@ -111,6 +111,8 @@ class Target(BaseModel):
 
 # Fields of every answer, beside the prediction itself.
 COMMON_FIELDS = ("model_version", "prediction_id", "prediction_timestamp")
+# Of some answers; the name is not free either.
+WARNINGS = "warnings"
 
 
 class Renderer:
@@ -182,7 +184,7 @@ class Renderer:
 
     @property
     def fields(self) -> tuple[str, ...]:
-        return (*self.own_fields, *COMMON_FIELDS)
+        return (*self.own_fields, *COMMON_FIELDS, WARNINGS)
 
 
 def class_name(label: Label) -> str:
@@ -192,11 +194,11 @@ def class_name(label: Label) -> str:
 
 def _refuse_clashes(names: list[str]) -> None:
     """Of several outputs, each is a field of the answer under its name."""
-    taken = {"", *COMMON_FIELDS}
+    taken = {"", WARNINGS, *COMMON_FIELDS}
     if len(names) > 1 and len(set(names) - taken) < len(names):
         raise PackError(
             f"The outputs are named {', '.join(map(repr, names))}; each needs a name of its own, "
-            f"and none of {', '.join(COMMON_FIELDS)}, which are in every answer already."
+            f"and none of {', '.join(COMMON_FIELDS)}, {WARNINGS}, which are in answers already."
         )
 
 
@@ -204,10 +206,11 @@ def _refuse_misfit(declared: Output, targets: tuple[Target, ...]) -> None:
     if len(targets) > 1:
         raise PackError("An output can be declared for a model with one target only.")
     target = targets[0]
-    taken = {declared.name, declared.bands.name if declared.bands else None} & set(COMMON_FIELDS)
+    names = {declared.name, declared.bands.name if declared.bands else None}
+    taken = names & {WARNINGS, *COMMON_FIELDS}
     if taken or (declared.bands and declared.bands.name == declared.name):
         raise PackError(
-            f"The output's name {declared.name!r} or that of its bands is in every answer already; "
+            f"The output's name {declared.name!r} or that of its bands is in answers already; "
             "choose another."
         )
     if target.kind == "number":
@@ -258,7 +261,8 @@ def _listed(array: Array | None, n_rows: int) -> list[Any]:
         if not is_finite:
             bad = ~np.isfinite(array.reshape(n_rows, -1)).all(axis=1)
             raise BadModelOutput(
-                f"The model's answer for record {int(bad.argmax())} is not a finite number."
+                f"The model's answer for record {int(bad.argmax())} is not a finite number.",
+                np.flatnonzero(bad).tolist(),
             )
     return listed
 

@@ -8,14 +8,22 @@ import numpy as np
 
 from tabserve.artifact import Manifest
 from tabserve.decoding import RecordDecoder, Records
-from tabserve.errors import InvalidInput
+from tabserve.errors import BadModelOutput, InputProblem, Internal, InvalidInput
 from tabserve.output import Prediction, Renderer
 from tabserve.signature import Signature
 from tabserve.types import Engine, Values, new_ids, timestamp
 
+# What becomes of a row: its answer, or why there is none.
+Outcome = Prediction | Exception
+
+# Of the model, to find the rows of one request that it fails on.
+MOST_CALLS = 64
+
 
 class Predictor:
-    """on_call: told the rows of each call of the engine; on_answered: those that were answered."""
+    """on_call: told the rows of each call of the engine; on_answered: those that were answered;
+    on_warning: the type of each warning.
+    """
 
     def __init__(
         self,
@@ -25,6 +33,7 @@ class Predictor:
         renderer: Renderer,
         on_call: Callable[[int], None],
         on_answered: Callable[[int], None],
+        on_warning: Callable[[str], None] = lambda kind: None,
     ) -> None:
         self._engine = engine
         self._manifest = manifest
@@ -32,19 +41,31 @@ class Predictor:
         self._renderer = renderer
         self._on_call = on_call
         self._on_answered = on_answered
+        self._on_warning = on_warning
 
-    def __call__(self, requests: Sequence[Records]) -> list[list[Prediction]]:
+    def __call__(self, requests: Sequence[Records]) -> Sequence[Sequence[Outcome]]:
         """The answers of each request, in the order of its rows, each answer with its id.
 
         Raises InvalidInput, with places in the body of the first, for what only the model can tell,
-        BadModelOutput, and whatever else the model raises.
+        BadModelOutput, and whatever else the model raises; in place of the answers of rows that
+        fail alone, it gives back the error.
         """
+        try:
+            return self._answers(requests)
+        except Exception as error:
+            if len(requests) == 1 and requests[0].places is not None:
+                return [_Apart(self._answers, self._placed).outcomes(requests[0])]
+            if isinstance(error, InvalidInput):
+                raise self._placed(error, requests[0]) from None
+            raise
+
+    def _placed(self, error: InvalidInput, records: Records) -> InvalidInput:
+        return self._decoder.placed(error, records.form, records.places)
+
+    def _answers(self, requests: Sequence[Records]) -> list[list[Prediction]]:
         n_rows = sum([records.n_rows for records in requests])
         self._on_call(n_rows)
-        try:
-            outputs = self._engine.predict(_joined(self._manifest.signature, requests))
-        except InvalidInput as error:
-            raise self._decoder.placed(error, requests[0].form) from None
+        outputs = self._engine.predict(_joined(self._manifest.signature, requests))
         answers = self._renderer.render(outputs, n_rows)
         self._complete(answers, requests)
         self._on_answered(n_rows)
@@ -63,6 +84,71 @@ class Predictor:
             answer["model_version"] = version
             answer["prediction_id"] = prediction_id
             answer["prediction_timestamp"] = now
+        if self._manifest.signature.may_warn:
+            self._warn(answers, requests)
+
+    def _warn(self, answers: list[Prediction], requests: Sequence[Records]) -> None:
+        start = 0
+        for records in requests:
+            for row, warnings in (records.warnings or {}).items():
+                answers[start + row]["warnings"] = warnings
+                for warning in warnings:
+                    self._on_warning(warning["type"])
+            start += records.n_rows
+
+
+class _Apart:
+    """The rows of one request, of which some cannot be computed: those fail, and no other.
+
+    An error that names its rows costs one more call of the model. For any other error the rows are
+    halved, with at most MOST_CALLS, since others wait for the model too; past that, the rows of
+    which it is not known yet fail as well.
+    """
+
+    def __init__(
+        self,
+        compute: Callable[[Sequence[Records]], list[list[Prediction]]],
+        placed: Callable[[InvalidInput, Records], InvalidInput],
+    ) -> None:
+        self._compute = compute
+        self._placed = placed
+        self._calls_left = MOST_CALLS
+
+    def outcomes(self, records: Records) -> list[Outcome]:
+        """By row."""
+        if self._calls_left == 0:
+            return [Internal("Too many of the records cannot be computed.")] * records.n_rows
+        self._calls_left -= 1
+        try:
+            return list(self._compute([records])[0])
+        except Exception as error:  # noqa: BLE001 - each is the answer of the row that it came from
+            failed = self._failed(error, records)
+        if not failed:
+            middle = records.n_rows // 2
+            halves = (range(middle), range(middle, records.n_rows))
+            return [found for half in halves for found in self.outcomes(records.part(half))]
+        others = [row for row in range(records.n_rows) if row not in failed]
+        outcomes = self.outcomes(records.part(others)) if others else []
+        found = failed | dict(zip(others, outcomes, strict=True))
+        return [found[row] for row in range(records.n_rows)]
+
+    def _failed(self, error: Exception, records: Records) -> dict[int, Outcome]:
+        """By row, where it is known."""
+        if isinstance(error, BadModelOutput) and error.rows:
+            reason = BadModelOutput("The model's answer for this record is not a finite number.")
+            return dict.fromkeys(error.rows, reason)
+        if isinstance(error, InvalidInput):
+            if records.n_rows == 1:
+                problems = [{**found, "loc": found["loc"] or (0,)} for found in error.problems]
+                return {0: self._placed(InvalidInput(problems), records)}
+            by_row: dict[int, list[InputProblem]] = {}
+            for found in error.problems:
+                if found["loc"]:
+                    by_row.setdefault(found["loc"][0], []).append(found)
+            return {
+                row: self._placed(InvalidInput(found), records) for row, found in by_row.items()
+            }
+        return {0: error} if records.n_rows == 1 else {}
 
 
 def _joined(signature: Signature, requests: Sequence[Records]) -> Values:

@@ -20,6 +20,7 @@ from pydantic_core import CoreSchema, core_schema
 
 from tabserve.errors import RequestClassError
 from tabserve.signature import Feature, Signature
+from tabserve.validation import ISO_DATE, ISO_PATTERN, range_text
 
 
 def class_of(signature: Signature) -> type[BaseModel]:
@@ -46,27 +47,72 @@ def _annotation(feature: Feature) -> Any:
         annotation = Annotated[float, Field(strict=True, allow_inf_nan=False)]
     elif feature.type == "boolean":
         annotation = StrictBool
+    elif feature.type == "datetime":
+        annotation = Annotated[str, _ISODate()]
     elif feature.categories and feature.unknown == "refuse":
         annotation = Literal[tuple(feature.categories)]
     else:
         annotation = StrictStr
-    return annotation | None if feature.nullable else annotation
+    may_be_null = feature.takes_null or not feature.must_be_sent
+    return annotation | None if may_be_null else annotation
 
 
 def _field(feature: Feature) -> Any:
     about = []
-    if feature.minimum is not None and feature.maximum is not None:
-        about.append(f"{feature.minimum:g} to {feature.maximum:g} in the training data.")
+    least, largest = _limits(feature)
+    if least is not None and largest is not None and feature.range != "refuse":
+        about.append(f"{least} to {largest} in the training data.")
     schema: dict[str, Any] = {}
     if feature.categories and feature.type != "string" and feature.unknown == "refuse":
-        schema["enum"] = [*feature.categories, None] if feature.nullable else feature.categories
+        schema["enum"] = [*feature.categories, None] if feature.takes_null else feature.categories
+    if feature.range == "refuse" and feature.type == "datetime":
+        about.append(f"{range_text(feature).capitalize()}.")
+    elif feature.range == "refuse":  # kept by the signature, whose refusal is alike everywhere
+        ends = {"minimum": feature.minimum, "maximum": feature.maximum}
+        schema |= {name: end for name, end in ends.items() if end is not None}
+    # The signature puts the default in, for a null as well; here it is only told.
+    absent: dict[str, Any] = {} if feature.must_be_sent else {"default": None}
+    if feature.default is not None:
+        schema["default"] = feature.default
     return Field(
+        **absent,
         alias=feature.name,
         title=feature.name,
         description=" ".join(about) or None,
         examples=list(feature.typical[:1]) or None,
         json_schema_extra=schema or None,
     )
+
+
+def _limits(feature: Feature) -> tuple[Any, Any]:
+    if feature.type == "datetime":
+        return (
+            feature.earliest and feature.earliest.date(),
+            feature.latest and feature.latest.date(),
+        )
+    ends = [None if end is None else f"{end:g}" for end in (feature.minimum, feature.maximum)]
+    return ends[0], ends[1]
+
+
+class _ISODate:
+    """Text of a date, or of a date and time; the signature makes a date of it.
+
+    Not `datetime`, of which pydantic-core also makes numbers and what looks like one.
+    """
+
+    def __get_pydantic_core_schema__(
+        self, source: Any, handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        return core_schema.custom_error_schema(
+            core_schema.str_schema(strict=True, pattern=ISO_PATTERN),
+            custom_error_type="datetime_type",
+            custom_error_message=ISO_DATE,
+        )
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        return {"type": "string", "format": "date-time"}
 
 
 class _WholeNumber:

@@ -2,7 +2,7 @@
 
 import threading
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from typing import Any
 
@@ -16,11 +16,12 @@ from tabserve.decoding import RecordDecoder, Records
 from tabserve.errors import ModelNotReady, OperatorError
 from tabserve.logs import LogLine
 from tabserve.metrics import Metrics
-from tabserve.output import Prediction, Renderer
-from tabserve.predictor import Predictor
+from tabserve.output import WARNINGS, Renderer
+from tabserve.predictor import Outcome, Predictor
 from tabserve.repository import LoadedModel
 from tabserve.signature import Feature
 from tabserve.types import Array, Computation
+from tabserve.validation import texts_of_moments
 
 _LOADING = "The model is being loaded."
 
@@ -103,10 +104,9 @@ class ServedModel:
             raise ModelNotReady(self._why_not_ready)
         return loaded
 
-    def answers(
-        self, records: Records, deadline: float
-    ) -> "Future[list[Prediction]] | Computation":
-        """The answers to records, in time: what a handler waits for.
+    def answers(self, records: Records, deadline: float) -> "Future[list[Any]] | Computation":
+        """The answers to records, in time: what a handler waits for. Of rows that fail alone there
+        is the error in place of the answer.
 
         Raises ModelNotReady, Overloaded. It fails with DeadlineExceeded, InvalidInput,
         BadModelOutput, and whatever else the model raises.
@@ -118,8 +118,16 @@ class ServedModel:
             raise ModelNotReady(self._why_not_ready)
         return batcher.submit(records, deadline)
 
-    def log_lines(self, records: Records, answers: list[Prediction]) -> list[LogLine]:
-        """What the log says of each prediction."""
+    def count_row_errors(self, codes: Iterable[str]) -> None:
+        counter = self._metrics.row_errors
+        for code in codes:
+            counter.labels(self.manifest.name, self.manifest.version, code).inc()
+
+    def _count_warning(self, kind: str) -> None:
+        self._metrics.warnings.labels(self.manifest.name, self.manifest.version, kind).inc()
+
+    def log_lines(self, records: Records, answers: Sequence[Outcome]) -> list[LogLine]:
+        """What the log says of each prediction that was made."""
         model, version = self.manifest.name, self.manifest.version
         columns = [_listed(feature, records.values[feature.name]) for feature in self._features]
         rows = [dict(zip(self._names, row, strict=True)) for row in zip(*columns, strict=True)]
@@ -135,7 +143,9 @@ class ServedModel:
                 "features": row,
                 "result": {name: answer[name] for name in results},
             }
+            | ({WARNINGS: answer[WARNINGS]} if WARNINGS in answer else {})
             for row, answer in zip(rows, answers, strict=True)
+            if isinstance(answer, dict)
         ]
 
     @property
@@ -155,10 +165,14 @@ class ServedModel:
                 {
                     "name": feature.name,
                     "type": feature.type,
-                    "nullable": feature.nullable,
+                    "nullable": feature.takes_null,
+                    "required": feature.must_be_sent,
+                    "default": feature.default,
+                    "imputed": feature.imputed,
                     "categories": feature.categories,
                     "unknown": feature.unknown,
-                    "observed": [feature.minimum, feature.maximum],
+                    "observed": feature.observed,
+                    "range": feature.range,
                     "constraints": properties[self.decoder.wire_names[feature.name]],
                 }
                 for feature in self._features
@@ -200,6 +214,7 @@ class ServedModel:
             self.renderer,
             on_call=self._metrics.batch_rows.observe,
             on_answered=self._answered.inc,
+            on_warning=self._count_warning,
         )
         self._batcher = Batcher(
             self._predictor,
@@ -219,6 +234,8 @@ def _listed(feature: Feature, column: Sequence[Any] | Array) -> Sequence[Any]:
     if not isinstance(column, np.ndarray):
         return column
     listed: list[Any] = column.tolist()
+    if column.dtype.kind == "M":
+        return texts_of_moments(column)
     if column.dtype.kind != "f":
         return listed
     # An integer that may be missing is a float to the model.

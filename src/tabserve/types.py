@@ -72,6 +72,7 @@ class Request:
     body: bytes
     client: str  # the peer's address
     root_path: str = ""  # where the app is mounted
+    query: str = ""  # what follows the question mark, as it was sent
     failure: Exception | None = None  # met while it was read; its answer
     # Set by the dispatcher before a handler sees the request:
     request_id: str = ""

@@ -22,10 +22,12 @@ from tabserve.types import Array, Columns
 
 ISO_DATE = "Input should be a date or a date and time in ISO 8601, such as 2026-03-29T13:45:00Z"
 
-# As strict as pydantic-core's pattern for the same, see request_class.py.
-_ISO = re.compile(
-    r"\d{4}-\d\d-\d\d([Tt ]\d\d:\d\d(:\d\d([.,]\d{1,9})?)?([Zz]|[+-]\d\d:?\d\d)?)?", re.ASCII
+# A pattern for pydantic-core as well. Which days a month has is seen later.
+ISO_PATTERN = (
+    r"^[0-9]{4}-[0-9]{2}-[0-9]{2}"
+    r"([Tt ][0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{1,9})?)?([Zz]|[+-][0-9]{2}:?[0-9]{2})?)?$"
 )
+_ISO = re.compile(ISO_PATTERN)
 
 _NOT_EXACT = "Input is an integer beyond 2**53, which a float cannot hold exactly"
 

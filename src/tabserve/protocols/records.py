@@ -1,16 +1,36 @@
 """The native protocol: JSON records in, JSON predictions out."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
+from urllib.parse import parse_qsl
 
-from tabserve.errors import UnsupportedMediaType
-from tabserve.http import Route, json_response
+from tabserve.errors import BadRequest, InvalidInput, TabserveError, UnsupportedMediaType
+from tabserve.http import Route, error_body, json_response, told
 from tabserve.output import Prediction
+from tabserve.predictor import Outcome
 from tabserve.served import ServedModel
 from tabserve.types import Pending, Request, Response
 
 JSON = dict[str, Any]
 
 _CONTENT_TYPE = "application/json"
+
+_PROBLEM = {"$ref": "#/components/schemas/Problem"}
+_WARNINGS: JSON = {
+    "warnings": {
+        "type": "array",
+        "items": _PROBLEM,
+        "minItems": 1,
+        "description": "What is unusual in the record; absent where nothing is.",
+    }
+}
+_ON_ERROR: JSON = {
+    "name": "on_error",
+    "in": "query",
+    "description": "With report, a record that is wrong has its own error in place of its "
+    "prediction, and the others are predicted; else it refuses the batch.",
+    "schema": {"type": "string", "enum": ["refuse", "report"], "default": "refuse"},
+}
 
 
 def routes(model: ServedModel) -> list[Route]:
@@ -25,8 +45,10 @@ def routes(model: ServedModel) -> list[Route]:
 
         return Pending(model.answers(record, request.deadline), then)
 
-    def predict_batch(request: Request) -> Pending:
+    def predict_batch(request: Request) -> Pending | Response:
         require_json(request)
+        if _on_error(request.query) == "report":
+            return report(request)
         records = model.decoder.batch(request.body)
 
         def then(answers: list[Prediction]) -> Response:
@@ -35,6 +57,31 @@ def routes(model: ServedModel) -> list[Route]:
             response.n_log_lines = len(answers)
             return response
 
+        return Pending(model.answers(records, request.deadline), then)
+
+    def report(request: Request) -> Pending | Response:
+        reported = model.decoder.each(request.body)
+        records = reported.records
+
+        def then(outcomes: Sequence[Outcome]) -> Response:
+            rows: dict[int, Outcome] = dict(reported.refused)
+            if records is not None:
+                rows |= zip(records.places or (), outcomes, strict=True)
+            errors = _told_errors(rows, request.request_id)
+            model.count_row_errors(error.code for error in errors.values())
+            predictions = [
+                error_body(errors[row]) if row in errors else rows[row]
+                for row in range(reported.n_rows)
+            ]
+            answer = {"predictions": predictions, "count": len(rows), "errors": len(errors)}
+            response = json_response(answer)
+            if records is not None and len(errors) < len(rows):
+                response.log = lambda: model.log_lines(records, outcomes)
+                response.n_log_lines = len(rows) - len(errors)
+            return response
+
+        if records is None:
+            return then(())
         return Pending(model.answers(records, request.deadline), then)
 
     record, prediction = (
@@ -67,12 +114,23 @@ def routes(model: ServedModel) -> list[Route]:
                     "type": "object",
                     "required": ["predictions", "count"],
                     "properties": {
-                        "predictions": {"type": "array", "items": prediction},
+                        "predictions": {
+                            "type": "array",
+                            "items": {
+                                "anyOf": [prediction, {"$ref": "#/components/schemas/RowError"}]
+                            },
+                        },
                         "count": {"type": "integer", "minimum": 1},
+                        "errors": {
+                            "type": "integer",
+                            "minimum": 0,
+                            "description": "With on_error=report: how many rows have an error.",
+                        },
                     },
                 },
                 [examples] if examples else [],
-            ),
+            )
+            | {"parameters": [_ON_ERROR]},
         ),
     ]
 
@@ -80,7 +138,7 @@ def routes(model: ServedModel) -> list[Route]:
 def schemas(model: ServedModel) -> JSON:
     """The components that the operations refer to."""
     answer = model.renderer.json_schema()
-    common = {
+    common: JSON = {
         "model_version": {"type": "string"},
         "prediction_id": {"type": "string"},
         "prediction_timestamp": {"type": "string", "format": "date-time"},
@@ -91,10 +149,53 @@ def schemas(model: ServedModel) -> JSON:
         "Columns": model.decoder.columns_schema(),
         "Prediction": {
             "type": "object",
-            "properties": {**answer["properties"], **model.decoder.echo_schema(), **common},
+            "properties": {
+                **answer["properties"],
+                **model.decoder.echo_schema(),
+                **common,
+                **(_WARNINGS if model.manifest.signature.may_warn else {}),
+            },
             "required": [*answer["required"], *common],
         },
+        "RowError": {
+            "type": "object",
+            "description": "In place of the prediction of a record that has none.",
+            "properties": {
+                "error": {"type": "string", "description": "A stable code."},
+                "detail": {"anyOf": [{"type": "array", "items": _PROBLEM}, {"type": "string"}]},
+            },
+            "required": ["error", "detail"],
+            "additionalProperties": False,
+        },
     }
+
+
+def _on_error(query: str) -> str:
+    """Raises BadRequest."""
+    if not query:
+        return "refuse"
+    try:
+        ((name, value),) = parse_qsl(query, keep_blank_values=True, max_num_fields=1)
+    except ValueError:
+        name = value = ""
+    if name != "on_error" or value not in ("refuse", "report"):
+        raise BadRequest("Expected no parameter, on_error=refuse or on_error=report.")
+    return value
+
+
+def _told_errors(rows: Mapping[int, Outcome], request_id: str) -> dict[int, TabserveError]:
+    """By row, what the client may know. The operator is told of each kind of failure once."""
+    errors: dict[int, TabserveError] = {}
+    by_kind: dict[type, TabserveError] = {}
+    for row, outcome in rows.items():
+        if isinstance(outcome, InvalidInput):
+            errors[row] = outcome
+        elif isinstance(outcome, Exception):
+            kind = type(outcome)
+            if kind not in by_kind:
+                by_kind[kind] = told(outcome, request_id)
+            errors[row] = by_kind[kind]
+    return errors
 
 
 def require_json(request: Request) -> None:

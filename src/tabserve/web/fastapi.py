@@ -154,6 +154,7 @@ def _request(scope: Scope, body: bytes) -> Request:
         body=body,
         client=client[0] if client else "",
         root_path=root_path,
+        query=scope.get("query_string", b"").decode("latin-1"),
     )
 
 

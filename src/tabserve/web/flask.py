@@ -41,6 +41,7 @@ def app(dispatcher: Callable[[], Dispatcher]) -> flask.Flask:
             body=body,
             client=flask.request.remote_addr or "",
             root_path=flask.request.root_path,
+            query=flask.request.environ.get("QUERY_STRING", ""),
             failure=failure,
         )
         response = respond(core, request)
