@@ -5,12 +5,11 @@ import json
 import threading
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from tabserve.connection import Connection
+from tabserve.connection import Connection, Connections, Door
 from tabserve.errors import TooLarge
 from tabserve.exchange import Turn
 from tabserve.http import Dispatcher, Route, json_response
@@ -26,11 +25,9 @@ class Wire:
 
     def __init__(self, core: Dispatcher) -> None:
         loop = asyncio.get_running_loop()
-        self.state: Any = SimpleNamespace(
-            connections=set(), default_headers=[(b"date", b"today")], total_requests=0
-        )
-        app: Any = SimpleNamespace(turn=Turn(loop), dispatcher=lambda: core)
-        self.connection = Connection(app, self.state)
+        self.state = Connections()
+        self.state.default_headers = [(b"date", b"today")]
+        self.connection = Connection(Door(Turn(loop), lambda: core), self.state)
         self.sent = b""
         self.is_closed = False
         self.is_paused = False
@@ -153,7 +150,6 @@ async def test_a_request_is_answered_by_one_write(wire: Wire, server: Server) ->
     assert len(answer.headers["x-request-id"]) == 32
     assert answer.stays
     assert not wire.is_closed
-    assert wire.state.total_requests == 1
 
 
 @on_a_wire
@@ -378,6 +374,7 @@ async def test_a_request_on_its_way_when_the_server_ends_is_answered(
     wire: Wire, server: Server
 ) -> None:
     """A connection that was just made, to a worker that was just told to stop."""
+    wire.state.drain()
     wire.connection.shutdown()
     (answer,) = await wire.send(post())
 
@@ -387,6 +384,7 @@ async def test_a_request_on_its_way_when_the_server_ends_is_answered(
 @on_a_wire
 async def test_an_idle_connection_ends_with_the_server(wire: Wire, server: Server) -> None:
     await wire.send(post())
+    wire.state.drain()
     wire.connection.shutdown()
     while not wire.is_closed:
         await asyncio.sleep(0.01)
@@ -395,6 +393,7 @@ async def test_an_idle_connection_ends_with_the_server(wire: Wire, server: Serve
 @on_a_wire
 async def test_an_answer_that_is_owed_is_given_before_the_end(wire: Wire, server: Server) -> None:
     await wire.send(post(path="/held"))
+    wire.state.drain()
     wire.connection.shutdown()
     server.held.set_result("done")
     (answer,) = await wire.send()

@@ -52,6 +52,7 @@ class Batcher:
         self._queue: deque[_Job] = deque()
         self._changed = threading.Condition()
         self._closed = False
+        self._computing_since: float | None = None
         self._thread = threading.Thread(target=self._work, name="tabserve-batcher", daemon=True)
         self._thread.start()
 
@@ -74,6 +75,12 @@ class Batcher:
             self._changed.notify()
         return job.future
 
+    @property
+    def computing_s(self) -> float:
+        """For how long the present call of the function lasts already; 0 where there is none."""
+        since = self._computing_since
+        return 0.0 if since is None else self._clock() - since
+
     def end(self) -> None:
         """Let the thread finish what is queued and end; returns at once."""
         with self._changed:
@@ -87,7 +94,10 @@ class Batcher:
 
     def _work(self) -> None:
         while batch := self._next_batch():
-            self._answer(self._in_time(batch))
+            jobs = self._in_time(batch)
+            self._computing_since = self._clock()
+            self._answer(jobs)
+            self._computing_since = None
 
     def _next_batch(self) -> list[_Job]:
         """At least one job, waiting for it; empty once closed."""

@@ -6,21 +6,22 @@ and a task for each request, cost as much as all the rest.
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from email.utils import formatdate
 from functools import lru_cache
 from http import HTTPStatus
 from math import inf
 from time import monotonic
-from typing import Any
 from urllib.parse import unquote
 
 import httptools
-import uvicorn
-from uvicorn.server import ServerState
 
 from tabserve.errors import BadRequest
-from tabserve.exchange import Exchange
+from tabserve.exchange import Exchange, Turn
+from tabserve.http import Dispatcher
 from tabserve.types import Request, Response
-from tabserve.web.fastapi import App
 
 # For a request to come, and for the next one on a connection that stays.
 _RECEIVE_S = 10.0
@@ -30,39 +31,66 @@ _LAST_REQUEST_S = 0.25
 _SWEEP_S = 1.0
 
 
+@dataclass(frozen=True)
+class Door:
+    """What answers the connections of one listening socket.
+
+    dispatcher: gives it, which may be made at the first connection.
+    """
+
+    turn: Turn
+    dispatcher: Callable[[], Dispatcher]
+
+
 class Connections:
-    """What uvicorn calls for the protocol of a connection (`http` of its Config)."""
+    """Those of one event loop, and what they share."""
 
     def __init__(self) -> None:
-        self._sweeping = False
+        self.connections: set[Connection] = set()
+        self.default_headers: list[tuple[bytes, bytes]] = []
+        # Each answer is its connection's last, so that clients go elsewhere.
+        self.is_draining = False
+        self._emptied = asyncio.Event()
 
-    def __call__(
-        self,
-        config: uvicorn.Config,
-        server_state: ServerState,
-        app_state: dict[str, Any],
-        _loop: asyncio.AbstractEventLoop | None = None,
-    ) -> asyncio.Protocol:
-        if not self._sweeping:
-            self._sweeping = True
-            self._sweep(server_state)
-        return Connection(config.loaded_app, server_state)
-
-    def _sweep(self, state: ServerState) -> None:
+    def begin(self) -> None:
         """One timer for all connections: one for each request would cost as much as reading it."""
+        self.default_headers = [(b"date", formatdate(usegmt=True).encode())]
         now = monotonic()
-        for connection in list(state.connections):
-            connection.expire(now)  # type: ignore[union-attr]
-        asyncio.get_running_loop().call_later(_SWEEP_S, self._sweep, state)
+        for connection in list(self.connections):
+            connection.expire(now)
+        asyncio.get_running_loop().call_later(_SWEEP_S, self.begin)
+
+    def drain(self) -> None:
+        self.is_draining = True
+
+    async def end(self, timeout_s: float) -> None:
+        """Once no more are taken: after the answers that are owed, if they take no longer."""
+        self.is_draining = True
+        for connection in list(self.connections):
+            connection.shutdown()
+        if self.connections:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._emptied.wait(), timeout_s)
+        for connection in list(self.connections):
+            connection.abort()
+
+    def add(self, connection: "Connection") -> None:
+        self.connections.add(connection)
+        self._emptied.clear()
+
+    def discard(self, connection: "Connection") -> None:
+        self.connections.discard(connection)
+        if not self.connections:
+            self._emptied.set()
 
 
 class Connection(asyncio.Protocol):
     """One client, whose requests are answered in their order.
 
-    state: uvicorn's, shared by all connections of the server; it calls `shutdown` of each.
+    state: shared by all connections of the event loop.
     """
 
-    def __init__(self, app: App, state: ServerState) -> None:
+    def __init__(self, app: Door, state: Connections) -> None:
         self._app = app
         self._state = state
         self._parser = httptools.HttpRequestParser(self)
@@ -85,19 +113,18 @@ class Connection(asyncio.Protocol):
         self._queue: deque[tuple[Request, bool]] = deque()
         self._is_broken = False
         self._is_writable = True
-        self._is_ending = False
         self._expires = monotonic() + _RECEIVE_S
 
-    # What uvicorn and its transport tell.
+    # What the transport and the server tell.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport: asyncio.Transport = transport  # type: ignore[assignment]
         peer = transport.get_extra_info("peername")
         self._client = peer[0] if peer else ""
-        self._state.connections.add(self)  # type: ignore[arg-type]
+        self._state.add(self)
 
     def connection_lost(self, error: Exception | None) -> None:
-        self._state.connections.discard(self)
+        self._state.discard(self)
         self._queue.clear()
         if self._exchange is not None:
             self._exchange.leave()
@@ -120,8 +147,11 @@ class Connection(asyncio.Protocol):
 
     def shutdown(self) -> None:
         """The server ends, after the answers that it owes."""
-        self._is_ending = True
         asyncio.get_running_loop().call_later(_LAST_REQUEST_S, self._close_if_idle)
+
+    def abort(self) -> None:
+        """Without the answers that it waits for."""
+        self._transport.abort()
 
     def expire(self, now: float) -> None:
         """A client that sends nothing for too long gives up its place."""
@@ -220,10 +250,9 @@ class Connection(asyncio.Protocol):
 
     def _answer(self, response: Response) -> None:
         self._exchange = None
-        self._state.total_requests += 1
         if self._transport.is_closing():
             return
-        self._stays = self._stays and not self._is_ending
+        self._stays = self._stays and not self._state.is_draining
         head = _head(response, self._state.default_headers, self._stays)
         self._transport.write(head if self._is_head else head + response.body)
         self._go_on()

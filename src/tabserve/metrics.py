@@ -56,6 +56,9 @@ class Metrics:
         self.in_flight = Gauge(
             "tabserve_in_flight", "Requests that wait for the model, in the queue or at it.", **live
         )
+        self.workers_replaced = Counter(
+            "tabserve_workers_replaced", "Workers begun in the place of one.", ["reason"], **own
+        )
         self.log_dropped = Counter(
             "tabserve_log_lines_dropped", "Log lines lost because the log was too slow.", **own
         )

@@ -113,6 +113,27 @@ class Models:
             return None
         return self.named[self._default or next(iter(self.named))]
 
+    def preload(self) -> None:
+        """Load the live versions as they are now, for processes that are forked from this one.
+
+        Raises what refuses one.
+        """
+        now = {}
+        for named in self._found():
+            before = self.named.get(named.name)
+            is_same = before is not None and before.identity == named.identity
+            now[named.name] = before if before is not None and is_same else named
+            now[named.name].live.preload()
+        self.named = now
+
+    @property
+    def computing_s(self) -> float:
+        """For how long the longest of the present calls lasts already."""
+        models = [
+            model for named in self.named.values() for model in (named.live, *named.opened.values())
+        ]
+        return max((model.computing_s for model in models), default=0.0)
+
     def start(self) -> None:
         """Begin to load the live versions, if nobody did; returns at once."""
         if len(self.named) == 1:

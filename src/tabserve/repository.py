@@ -172,6 +172,23 @@ def load(artifact: Artifact, *, allow_pickle: bool = False, workers: int = 1) ->
     return LoadedModel(manifest, engine, difference, inline_rows)
 
 
+def preload(
+    artifact: Artifact, *, allow_pickle: bool = False, workers: int = 1
+) -> LoadedModel | None:
+    """What processes that are forked from this one may share: a graph, for which no thread is
+    begun. Of a model that its library computes the imports alone: OpenMP's threads do not outlive a
+    fork, and a process that waits for them hangs.
+
+    Raises what `load` does.
+    """
+    manifest = artifact.manifest
+    if manifest.lowered is None and "onnx" not in manifest.model_files.values():
+        from tabserve import stored  # noqa: F401
+
+        return None
+    return load(artifact, allow_pickle=allow_pickle, workers=workers)
+
+
 # Engines are imported where they are used: reading a manifest needs none of them, and serving a
 # lowered model needs no ML library.
 

@@ -66,12 +66,20 @@ class ServedModel:
         self._answered = metrics.predictions.labels(self.manifest.name, self.manifest.version)
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
+        self._preloaded: LoadedModel | None = None
         self._loaded: LoadedModel | None = None
         self._batcher: Batcher | None = None
         self._predictor: Predictor | None = None
         self._inline_rows = 0
         self._refusal: Exception | None = None
         self._why_not_ready = _LOADING
+
+    def preload(self) -> None:
+        """Load what processes that are forked from this one may share. Raises what `wait` does."""
+        if self._preloaded is None:
+            self._preloaded = repository.preload(
+                self._artifact, allow_pickle=self._allow_pickle, workers=self._workers
+            )
 
     def start(self) -> None:
         """Begin to load, if nobody did; returns at once."""
@@ -117,6 +125,12 @@ class ServedModel:
         if batcher is None:
             raise ModelNotReady(self._why_not_ready)
         return batcher.submit(records, deadline)
+
+    @property
+    def computing_s(self) -> float:
+        """For how long the present call of the model in its own thread lasts already."""
+        batcher = self._batcher
+        return 0.0 if batcher is None else batcher.computing_s
 
     def count_row_errors(self, codes: Iterable[str]) -> None:
         counter = self._metrics.row_errors
@@ -199,7 +213,7 @@ class ServedModel:
 
     def _load(self) -> None:
         try:
-            loaded = repository.load(
+            loaded = self._preloaded or repository.load(
                 self._artifact, allow_pickle=self._allow_pickle, workers=self._workers
             )
         except Exception as error:  # noqa: BLE001 - kept, and told to whoever waits

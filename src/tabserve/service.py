@@ -55,6 +55,7 @@ class Service:
         self._lock = threading.Lock()
         self._dispatcher: Dispatcher | None = None
         self._log: RequestLog | None = None
+        self._is_draining = False
         self._extensions: list[Callable[[], dict[str, Any]]] = []
         self.on_refused: Callable[[Exception], None] = _log_refusal
         self.metrics = Metrics()
@@ -83,6 +84,23 @@ class Service:
         told = settings.model_fields_set | PROCESS_SETTINGS
         merged = self.settings.model_copy(update={name: getattr(settings, name) for name in told})
         return Service(self.path, request=self._request_class, settings=merged)
+
+    def preload(self) -> None:
+        """Load what processes that are forked from this one may share, without a thread.
+
+        Raises what refuses a model.
+        """
+        self.models.preload()
+
+    def drain(self) -> None:
+        """Say at /ready that nothing more should be sent here, and answer whatever is."""
+        self._is_draining = True
+        self._publish()
+
+    @property
+    def is_stuck(self) -> bool:
+        """Whether a model takes longer for one call than anybody waits for it."""
+        return self.models.computing_s > self.settings.deadline
 
     def start(self) -> None:
         """Begin to load the live models in a thread; returns at once."""
@@ -179,7 +197,8 @@ class Service:
         routes += docs.routes(self._title()[0], self._document)
         for named in self.models.named.values():
             routes += self._routes_of(named)
-        return [*routes, *self._default_routes()]
+        routes += self._default_routes()
+        return [*routes, status.stopping_route()] if self._is_draining else routes
 
     def _routes_of(self, named: Named) -> list[Route]:
         """Below /models/{name}; made once for each change."""

@@ -37,7 +37,12 @@ METRICS_FOLDER_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 _KUBERNETES_LINK = re.compile(r"TABSERVE_(\w+_)?(SERVICE_HOST|SERVICE_PORT\w*|PORT(_\d+_\w+)?)")
 
 # Those of the command that runs the processes, whatever a service in the user's code was given.
-PROCESS_SETTINGS = frozenset({"path", "host", "port", "workers", "framework", "reload", "run_dir"})
+PROCESS_SETTINGS = frozenset(
+    {
+        "path", "host", "port", "workers", "supervise", "drain_delay", "framework", "reload",
+        "run_dir",
+    }
+)  # fmt: skip
 
 _PERIODS_S = {"second": 1, "minute": 60, "hour": 3600, "day": 86400}
 
@@ -87,8 +92,15 @@ class Settings(BaseSettings):
     allow_breaking: bool = _setting(
         False, "Let a new version go live though it would break the clients of the old one."
     )
+    supervise: bool = _setting(
+        False, "With one worker too, a process that replaces it where it dies or hangs."
+    )
+    drain_delay: float = _setting(
+        0.0, "After SIGTERM requests are answered for so long while /ready is 503.", "s",
+        ge=0, le=3600,
+    )  # fmt: skip
     framework: Literal["fastapi", "flask"] = _setting(
-        "fastapi", "fastapi runs under uvicorn, flask under gunicorn."
+        "fastapi", "fastapi is the asynchronous server; flask runs under gunicorn."
     )
     reload: bool = _setting(False, "Start anew when the user's code or the artefact changes.")
     request: str | None = _setting(None, "The user's own pydantic request class, as module:Class.")

@@ -1,5 +1,6 @@
 """The onnx engine: onnxruntime computes the lowered graph, to the same bits alone as in a batch."""
 
+import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -49,6 +50,7 @@ class OnnxEngine:
         self._run = self._scores._sess.run
         self._threads = threads
         self._pool: ThreadPoolExecutor | None = None
+        self._pool_of = 0
         self._one_row = _OneRow(self._scores, len(signature.features))
         self._codes = lowered.codes(signature)
         self._rounds = any(feature.dtype in ROUNDED for feature in signature.features)
@@ -89,8 +91,9 @@ class OnnxEngine:
         """Rows are shared out here, and not by onnxruntime: its own threads share out trees too,
         and add their sums in another order.
         """
-        if self._pool is None:
+        if self._pool is None or self._pool_of != os.getpid():  # threads do not outlive a fork
             self._pool = ThreadPoolExecutor(self._threads, "tabserve-engine")
+            self._pool_of = os.getpid()
         shares = np.array_split(matrix, self._threads)
         found = self._pool.map(
             lambda part: self._run(self._names, {self._input: part}, None), shares

@@ -32,6 +32,15 @@ def server_routes(metrics: Metrics) -> list[Route]:
     ]
 
 
+def stopping_route() -> Route:
+    """In the place of /ready once the server has been told to stop."""
+
+    def stopping(request: Request) -> Response:
+        raise ModelNotReady("The server is being stopped.")
+
+    return Route("GET", "/ready", stopping, public=True)
+
+
 def routes(model: ServedModel) -> list[Route]:
     """Of one model."""
 

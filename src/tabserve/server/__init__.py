@@ -1,0 +1,145 @@
+"""`tabserve serve`: one process or many, asynchronous or under gunicorn."""
+
+import logging
+import math
+import os
+import shlex
+import shutil
+import signal
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import orjson
+from rich.console import Console
+
+from tabserve.errors import InvalidSettings, OperatorError
+from tabserve.server.listening import Listener, bound
+from tabserve.server.starting import READY, refuse, resolved
+from tabserve.settings import METRICS_FOLDER_VARIABLE, Settings, is_loopback
+
+if TYPE_CHECKING:
+    from tabserve.service import Service
+
+
+def serve(flags: Mapping[str, Any], console: Console) -> int:
+    """Serve until a signal ends it; gives back the exit code.
+
+    flags: settings that win over the environment and tabserve.toml.
+    Raises InvalidSettings, ArtifactError, RequestClassError, MissingExtra before a port is bound,
+    and after it what refuses the model.
+    """
+    settings = Settings.load(**flags)
+    _configure_logging()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        # Until whatever serves has its own: what was made is removed, however early it ends.
+        signal.signal(number, lambda *_: sys.exit(0))
+    with _shared_folder(settings) as settings:
+        service = resolved(settings)
+        refuse_open_door(service.settings)
+        _import_all(settings)
+        listeners = [bound("main", settings.host, settings.port)]
+        _announce(service, listeners[0].url, console)
+        if settings.reload:
+            from tabserve.server import reloading
+
+            return reloading.serve(service, listeners, flags, serve_reloaded)
+        return _serve(service, listeners)
+
+
+def refuse_open_door(settings: Settings) -> None:
+    if not (settings.keys or settings.insecure or is_loopback(settings.host)):
+        raise InvalidSettings(
+            f"{settings.host} can be reached from other machines, and there are no keys: make one "
+            "with tabserve keys add NAME --keys FILE and say --keys FILE, or say --insecure."
+        )
+
+
+def serve_reloaded(listeners: list[Listener]) -> None:
+    """What a process that is begun anew does, with the settings in its environment."""
+    _configure_logging()
+    try:
+        sys.exit(_serve(resolved(Settings.load()), listeners))
+    except OperatorError as error:
+        refuse(error, 2)
+
+
+def _import_all(settings: Settings) -> None:
+    """What may be missing, before a port is bound. Raises MissingExtra."""
+    if settings.reload:
+        from tabserve.server import reloading  # noqa: F401
+    if settings.framework == "flask":
+        from tabserve.server import gunicorn  # noqa: F401
+
+
+def _serve(service: "Service", listeners: list[Listener]) -> int:
+    settings = service.settings
+    if settings.framework == "flask":
+        from tabserve.server import gunicorn
+
+        return gunicorn.serve(service, listeners, math.ceil(settings.deadline))
+    if settings.workers > 1 or settings.supervise:
+        from tabserve.server.supervisor import Supervisor
+
+        return Supervisor(service, listeners).run()
+    from tabserve.server.worker import Worker
+
+    Worker(service, listeners).run(exit_code=2)
+    return 0
+
+
+@contextmanager
+def _shared_folder(settings: Settings) -> Iterator[Settings]:
+    """The settings with a folder in which several workers count together."""
+    if settings.workers == 1 and not settings.supervise and settings.run_dir is None:
+        yield settings
+        return
+    made, maker = settings.run_dir is None, os.getpid()
+    folder = Path(tempfile.mkdtemp(prefix="tabserve-")) if made else settings.run_dir
+    assert folder is not None
+    metrics = folder / "metrics"
+    try:
+        shutil.rmtree(metrics, ignore_errors=True)  # of the last run
+        metrics.mkdir(parents=True)
+        (folder / READY).unlink(missing_ok=True)
+    except OSError as error:
+        raise InvalidSettings(f"Cannot use the run folder {folder}: {error.strerror}.") from None
+    os.environ[METRICS_FOLDER_VARIABLE] = str(metrics)
+    try:
+        yield settings.model_copy(update={"run_dir": folder})
+    finally:
+        del os.environ[METRICS_FOLDER_VARIABLE]
+        if made and os.getpid() == maker:  # a worker that gunicorn forked comes by here too
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _configure_logging() -> None:
+    """The server's own words on standard error; requests are in the log of `--log`."""
+    logging.basicConfig(
+        level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    logging.getLogger("tabserve").setLevel(logging.INFO)
+
+
+def _announce(service: "Service", address: str, console: Console) -> None:
+    """Where it listens, where the docs are, and a request to paste."""
+    manifest = service.model.manifest
+    console.print(f"[bold]{manifest.name} {manifest.version}[/bold]  {manifest.model_type}")
+    console.print(f"  Address  {address}")
+    console.print(f"  Docs     {address}/docs")
+    console.print("  Try      ", end="")
+    # Not wrapped and not marked up: it is to be pasted.
+    console.print(curl(service, address), soft_wrap=True, markup=False, highlight=False)
+
+
+def curl(service: "Service", address: str) -> str:
+    examples = service.model.decoder.examples()
+    record = orjson.dumps(examples[0]).decode() if examples else "{}"
+    parts = ["curl", "-s", f"{address}/predict", "-H", "Content-Type: application/json"]
+    words = " ".join(map(shlex.quote, [*parts, "-d", record]))
+    if service.settings.keys:
+        words += ' -H "X-API-Key: $KEY"'
+    return words

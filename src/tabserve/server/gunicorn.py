@@ -1,0 +1,63 @@
+"""Flask under gunicorn, one worker or many."""
+
+from typing import TYPE_CHECKING, Any
+
+from tabserve.errors import MissingExtra, OperatorError
+from tabserve.server.listening import Listener
+from tabserve.server.starting import REFUSED, refuse, started
+
+try:
+    from gunicorn.app.base import BaseApplication
+    from gunicorn.errors import HaltServer
+except ImportError:
+    raise MissingExtra("gunicorn", "flask") from None
+
+if TYPE_CHECKING:
+    from tabserve.service import Service
+
+# Of one worker, beside those that may wait for the model: for probes and refusals.
+_SPARE_THREADS = 32
+_MOST_THREADS = 1024
+
+
+class _Application(BaseApplication):  # type: ignore[misc]
+    def __init__(self, service: "Service", options: dict[str, Any]) -> None:
+        self._service = service
+        self._options = options
+        super().__init__()
+
+    def load_config(self) -> None:
+        for name, value in self._options.items():
+            self.cfg.set(name, value)
+
+    def load(self) -> Any:
+        try:
+            return started(self._service, REFUSED).flask()
+        except OperatorError as error:
+            refuse(error, REFUSED)
+
+
+def serve(service: "Service", listeners: list[Listener], grace_s: int) -> int:
+    """Until a signal ends it."""
+    settings = service.settings
+    options = {
+        "bind": [f"fd://{listener.socket.fileno()}" for listener in listeners],
+        "workers": settings.workers,
+        "worker_class": "gthread",
+        # A thread holds its request while that waits, and is made when it is first needed.
+        "threads": min(settings.max_queue + _SPARE_THREADS, _MOST_THREADS),
+        "worker_connections": 2 * _MOST_THREADS,
+        "limit_request_line": 8190,
+        "forwarder_headers": "",  # else a local client's SCRIPT_NAME header counts
+        "loglevel": "warning",
+        "graceful_timeout": grace_s,
+        "worker_exit": lambda server, worker: service.close(),
+        "control_socket_disable": True,
+    }
+    try:
+        _Application(service, options).run()
+    except SystemExit as stop:
+        return 2 if stop.code == REFUSED else int(stop.code or 0)
+    except HaltServer:  # a second worker refused while gunicorn was stopping for the first
+        return 2
+    return 0

@@ -1,0 +1,84 @@
+"""What every process that answers requests begins with: the service of its settings, loading."""
+
+import gc
+import logging
+import os
+import sys
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, NoReturn
+
+from tabserve.errors import ModelNotReady
+from tabserve.settings import Settings
+
+if TYPE_CHECKING:
+    from tabserve.service import Service
+
+logger = logging.getLogger("tabserve")
+
+# How a worker tells its supervisor that starting another one is of no use; gunicorn's too.
+REFUSED = 3
+
+# A worker that replaces another may load for so long before it listens; gunicorn kills one that
+# says nothing for 30 s.
+LOADING_S = 15
+
+# In the shared folder once a worker was ready.
+READY = "ready"
+
+
+def resolved(settings: Settings) -> "Service":
+    # Not at the top: it imports the metrics, which must find their folder named.
+    from tabserve.service import resolve
+
+    return resolve(settings)
+
+
+def started(service: "Service", exit_code: int) -> "Service":
+    """The service, loading; a model that is refused ends the process with that code."""
+    began = time.monotonic()
+    settings = service.settings
+    one_is_ready = None if settings.run_dir is None else settings.run_dir / READY
+
+    def ready() -> None:
+        manifest = service.model.manifest
+        logger.info(
+            "%s %s is ready after %.1f s (%s engine, %s golden rows reproduced)",
+            manifest.name,
+            manifest.version,
+            time.monotonic() - began,
+            manifest.engine,
+            manifest.parity.n_rows,
+        )
+        freeze()
+        if one_is_ready is not None:
+            one_is_ready.touch()
+
+    service.on_refused = lambda error: refuse(error, exit_code)
+    service.model.on_ready = ready
+    service.start()
+    if settings.workers > 1 and one_is_ready is not None and one_is_ready.exists():
+        # In the place of one that died, while the others answer.
+        with suppress(ModelNotReady):
+            service.wait(LOADING_S)
+    return service
+
+
+def freeze() -> None:
+    """What lives as long as the server need not be looked at again by every full collection, which
+    would keep requests waiting for tens of milliseconds, and write to pages that forks share.
+    """
+    gc.collect()
+    gc.freeze()
+
+
+def refuse(error: Exception, exit_code: int) -> NoReturn:
+    """End this process with a sentence.
+
+    Nothing was answered yet but probes, and from the thread that loads a model no other way ends
+    all servers.
+    """
+    from tabserve.served import refusal_sentence
+
+    print(f"Error: {refusal_sentence(error)}", file=sys.stderr, flush=True)
+    os._exit(exit_code)

@@ -1,0 +1,204 @@
+"""Forks the workers, replaces those that die or hang, and passes on when to stop.
+
+The model is loaded before the fork, so that workers share its memory and a new one is there at
+once. This process answers no request: it has no event loop, and no thread that a fork would lose.
+"""
+
+import logging
+import os
+import selectors
+import signal
+import socket
+import sys
+import time
+import traceback
+from contextlib import suppress
+from dataclasses import dataclass
+from math import inf
+from typing import TYPE_CHECKING, NoReturn
+
+from tabserve.server.listening import Listener
+from tabserve.server.starting import LOADING_S, REFUSED, freeze
+from tabserve.server.worker import ENDING, STUCK, Worker
+
+if TYPE_CHECKING:
+    from tabserve.service import Service
+
+logger = logging.getLogger("tabserve")
+
+# A worker that says nothing for so long is killed. Large imports on a busy machine take seconds.
+_HANGING_S = 10.0
+# Not more often is a worker begun in the place of one that died.
+_AGAIN_S = 1.0
+_LOOK_S = 0.5
+# Beyond what a worker gives itself to stop.
+_PATIENCE_S = 10.0
+
+
+_STOPPING = (signal.SIGINT, signal.SIGTERM)
+
+
+@dataclass
+class _Child:
+    """A worker as its parent sees it.
+
+    hangs_at: unless it says something before. replaced_for: why another one has its place, though
+    it may be there still.
+    """
+
+    pid: int
+    end: socket.socket
+    hangs_at: float
+    replaced_for: str = ""
+
+
+class Supervisor:
+    def __init__(self, service: "Service", listeners: list[Listener]) -> None:
+        self._service = service
+        self._listeners = listeners
+        self._children: dict[int, _Child] = {}
+        self._selector = selectors.DefaultSelector()
+        self._signals: list[int] = []
+        self._is_refused = False
+        self._begun = 0.0  # the last of them
+
+    def run(self) -> int:
+        """Until a signal ends it; gives back the exit code. Raises what refuses the model."""
+        self._service.preload()
+        freeze()
+        woken, self._wakes = socket.socketpair()
+        for end in (woken, self._wakes):
+            end.setblocking(False)
+        self._selector.register(woken, selectors.EVENT_READ)
+        signal.set_wakeup_fd(self._wakes.fileno(), warn_on_full_buffer=False)
+        for number in _STOPPING:
+            signal.signal(number, lambda number, _: self._signals.append(number))
+        signal.signal(signal.SIGCHLD, lambda *_: None)  # it only wakes
+        for _ in range(self._service.settings.workers):
+            self._begin()
+        while not self._is_ending:
+            self._listen()
+            self._reap()
+            self._kill_hanging()
+            self._begin_missing()
+        return self._stopped()
+
+    def _begin(self) -> None:
+        self._begun = time.monotonic()
+        ours, theirs = socket.socketpair()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        # Until it has handlers of its own: one of these, told to ours, would be lost.
+        signal.pthread_sigmask(signal.SIG_BLOCK, _STOPPING)
+        pid = os.fork()
+        if pid == 0:
+            self._be_worker(ours, theirs)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPPING)
+        theirs.close()
+        self._children[pid] = _Child(pid, ours, hangs_at=self._begun + LOADING_S + _HANGING_S)
+        self._selector.register(ours, selectors.EVENT_READ, self._children[pid])
+
+    def _be_worker(self, ours: socket.socket, theirs: socket.socket) -> NoReturn:
+        exit_code = 1
+        try:
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            signal.signal(signal.SIGTERM, lambda *_: os._exit(0))  # it has begun nothing yet
+            # Ctrl-C reaches all processes of a terminal, and it is for this one's parent to say
+            # what follows from it.
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPPING)
+            self._selector.close()
+            # Whoever holds such an end keeps its worker from seeing that the supervisor is gone.
+            for end in (ours, *(child.end for child in self._children.values())):
+                end.close()
+            Worker(self._service, self._listeners, theirs).run(REFUSED)
+            exit_code = 0
+        except BaseException:  # noqa: BLE001 - nothing of the parent's may run in the child
+            traceback.print_exc()
+        finally:
+            with suppress(OSError):
+                sys.stdout.flush()
+                sys.stderr.flush()
+            os._exit(exit_code)
+
+    def _listen(self) -> None:
+        """To workers and signals, for a moment."""
+        for key, _ in self._selector.select(_LOOK_S):
+            with suppress(OSError):
+                said = key.fileobj.recv(4096)  # type: ignore[union-attr]
+                if key.data is not None:
+                    self._heard(key.data, said)
+
+    def _heard(self, child: _Child, said: bytes) -> None:
+        now = time.monotonic()
+        if not said:  # it is ending, or has ended
+            self._selector.unregister(child.end)
+        elif ENDING in said or STUCK in said:
+            child.hangs_at = now + self._stopping_s
+            self._replace(child, "stuck" if STUCK in said else "ended")
+        else:
+            child.hangs_at = now + _HANGING_S
+
+    def _reap(self) -> None:
+        for child in list(self._children.values()):
+            pid, status = os.waitpid(child.pid, os.WNOHANG)
+            if not pid:
+                continue
+            exit_code = os.waitstatus_to_exitcode(status)
+            self._is_refused = self._is_refused or exit_code == REFUSED
+            self._replace(child, "ended" if exit_code >= 0 else "killed")
+            del self._children[pid]
+            with suppress(KeyError):
+                self._selector.unregister(child.end)
+            child.end.close()
+
+    def _kill_hanging(self) -> None:
+        now = time.monotonic()
+        for child in self._children.values():
+            if now > child.hangs_at:
+                self._replace(child, "hanging")
+                os.kill(child.pid, signal.SIGKILL)
+                child.hangs_at = inf
+
+    def _replace(self, child: _Child, reason: str) -> None:
+        """Take note of it: another one is begun once there is time."""
+        if not (child.replaced_for or self._is_ending):
+            child.replaced_for = reason
+            logger.warning("Worker %d is replaced (%s)", child.pid, reason)
+            self._service.metrics.workers_replaced.labels(reason).inc()
+
+    def _begin_missing(self) -> None:
+        present = [child for child in self._children.values() if not child.replaced_for]
+        missing = self._service.settings.workers - len(present)
+        if missing and not self._is_ending and time.monotonic() - self._begun >= _AGAIN_S:
+            for _ in range(missing):
+                self._begin()
+
+    @property
+    def _is_ending(self) -> bool:
+        return bool(self._signals) or self._is_refused
+
+    @property
+    def _stopping_s(self) -> float:
+        """As long as a worker may take to stop."""
+        settings = self._service.settings
+        return settings.drain_delay + 2 * settings.deadline + _PATIENCE_S
+
+    def _stopped(self) -> int:
+        """The exit code, once all workers have ended."""
+        for listener in self._listeners:
+            listener.socket.close()  # the workers' own are open still
+        for child in self._children.values():
+            os.kill(child.pid, signal.SIGTERM)
+        n_signals = len(self._signals)
+        ends = time.monotonic() + self._stopping_s
+        while self._children and len(self._signals) == n_signals and time.monotonic() < ends:
+            self._listen()
+            self._reap()
+        for child in self._children.values():
+            os.kill(child.pid, signal.SIGKILL)
+            os.waitpid(child.pid, 0)
+        if self._is_refused:
+            return 2
+        return 128 + self._signals[-1] if len(self._signals) > n_signals else 0

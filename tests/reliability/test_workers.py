@@ -1,0 +1,220 @@
+"""Workers that are killed, hang or get stuck: another is there, and the rest goes on."""
+
+import os
+import re
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
+
+import tabserve
+from tests.conftest import NUMBERS, RECORD
+from tests.end_to_end.conftest import Server, poll
+
+Serve = Callable[..., Server]
+
+
+def replaced(server: Server, reason: str) -> float:
+    """How often a worker was, by the metrics of whichever worker answers."""
+    text = server.get("/metrics").text
+    found = re.search(rf'tabserve_workers_replaced_total{{reason="{reason}"}} (\S+)', text)
+    return float(found[1]) if found else 0.0
+
+
+@contextmanager
+def asked(server: Server, method: str, path: str, n_clients: int) -> Iterator[list[int | None]]:
+    """What clients were answered meanwhile, each of which always asks again; None for nothing."""
+    statuses: list[int | None] = []
+    done = threading.Event()
+    body = {"json": RECORD} if method == "POST" else {}
+
+    def ask() -> None:
+        while not done.is_set():
+            try:
+                statuses.append(server.request(method, path, **body).status_code)
+            except httpx.TransportError:
+                statuses.append(None)
+
+    with ThreadPoolExecutor(n_clients) as pool:
+        clients = [pool.submit(ask) for _ in range(n_clients)]
+        yield statuses
+        done.set()
+        for client in clients:
+            client.result()
+
+
+def test_of_a_killed_worker_only_what_it_had_in_flight_is_lost(
+    serve: Serve, repository: Path
+) -> None:
+    server = serve(str(repository), "--workers", "2").wait_until_ready(2)
+    victim, other = server.workers()
+
+    with asked(server, "POST", "/predict", n_clients=4) as statuses:
+        poll("requests are answered", lambda: len(statuses) > 50)
+        os.kill(victim, signal.SIGKILL)
+        poll("another worker is ready", lambda: server.times_ready == 3)
+        answered = len(statuses)
+        poll("requests are answered", lambda: len(statuses) > answered + 50)
+
+    assert set(statuses) <= {200, None}
+    assert statuses.count(None) <= 4
+    assert other in server.workers()
+    assert len(server.workers()) == 2
+    assert replaced(server, "killed") == 1
+    assert server.stop() == 0, server.output
+    server.assert_nothing_is_left()
+
+
+def test_no_two_workers_give_the_same_ids(serve: Serve, repository: Path) -> None:
+    server = serve(str(repository), "--workers", "2").wait_until_ready(2)
+
+    def ids() -> list[str]:
+        answers = server.post("/predict/batch", [RECORD] * 5)
+        found = [answer["prediction_id"] for answer in answers.json()["predictions"]]
+        return [*found, answers.headers["x-request-id"]]
+
+    all_ids = []
+    for worker in server.workers():
+        with server.alone(worker):
+            all_ids += ids()
+
+    assert len(set(all_ids)) == 12
+
+
+def test_one_worker_is_replaced_where_it_is_supervised(serve: Serve, repository: Path) -> None:
+    server = serve(str(repository), "--supervise").wait_until_ready()
+
+    os.kill(server.workers()[0], signal.SIGKILL)
+    poll("another worker is ready", lambda: server.times_ready == 2)
+
+    assert server.post("/predict", RECORD).status_code == 200
+    assert server.stop() == 0
+    server.assert_nothing_is_left()
+
+
+def test_workers_end_when_their_supervisor_is_gone(serve: Serve, repository: Path) -> None:
+    server = serve(str(repository), "--workers", "2").wait_until_ready(2)
+
+    server.process.kill()
+
+    poll("all processes ended", lambda: not server.processes())
+
+
+HANGING = """
+import time
+from pydantic import BaseModel, field_validator
+
+class Customer(BaseModel):
+    tenure_months: int
+    monthly_charges: float
+    total_charges: float | None
+    contract_type: str
+
+    @field_validator("tenure_months")
+    @classmethod
+    def _hang(cls, value):
+        if value == 72:
+            time.sleep(1000)
+        return value
+"""
+
+
+@pytest.mark.slow
+def test_a_worker_whose_event_loop_hangs_is_replaced(
+    serve: Serve, repository: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "own_code.py").write_text(HANGING)
+    flags = ["--workers", "2", "--request", "own_code:Customer"]
+    server = serve(str(repository), *flags).wait_until_ready(2)
+
+    with pytest.raises(httpx.TransportError):  # its connection ends with the worker
+        server.post("/predict", RECORD | {"tenure_months": 72})
+    poll("another worker is ready", lambda: server.times_ready == 3)
+
+    assert replaced(server, "hanging") == 1
+    assert server.post("/predict", RECORD).status_code == 200
+    assert server.stop() == 0
+
+
+STUCK = """
+import time
+
+def stuck(columns):
+    if (columns.iloc[:, 0] == 72).any():
+        time.sleep(1000)
+    return columns
+"""
+
+
+@pytest.fixture
+def stuck_repository(
+    tmp_path: Path, customers: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
+) -> Path:
+    """A model that never returns for a customer of 72 months, computed by its library."""
+    (tmp_path / "own_step.py").write_text(STUCK)
+    monkeypatch.syspath_prepend(tmp_path)
+    import own_step  # type: ignore[import-not-found]
+
+    customers = customers[customers["tenure_months"] < 72]
+    model = make_pipeline(FunctionTransformer(own_step.stuck), HistGradientBoostingClassifier())
+    model.fit(customers[NUMBERS], customers["churn"])
+    out = tmp_path / "models"
+    tabserve.pack(
+        model, out, name="churn", version="1", data=customers[[*NUMBERS, "churn"]], target="churn",
+        format="joblib",
+    )  # fmt: skip
+    return out
+
+
+@pytest.mark.parametrize("flags", [["--workers", "2"], ["--supervise"]])
+@pytest.mark.slow
+def test_a_worker_whose_model_never_returns_is_replaced(
+    serve: Serve, stuck_repository: Path, flags: list[str]
+) -> None:
+    server = serve(str(stuck_repository), *flags, "--allow-pickle", "--deadline", "2")
+    n_workers = len(poll("workers are there", server.workers))
+    server.wait_until_ready(n_workers)
+    record = {name: RECORD[name] for name in NUMBERS}
+
+    with asked(server, "GET", "/health", n_clients=1) as healthy:
+        assert server.post("/predict", record | {"tenure_months": 72}).status_code == 504
+        poll("another worker is ready", lambda: server.times_ready == n_workers + 1)
+
+    assert set(healthy) == {200}
+    assert replaced(server, "stuck") == 1
+    assert server.post("/predict", record).status_code == 200
+    poll("the stuck one has ended", lambda: len(server.workers()) == n_workers)
+    assert server.stop() == 0
+
+
+@pytest.mark.slow
+def test_a_library_with_threads_of_its_own_computes_in_every_worker(
+    serve: Serve, tmp_path: Path, customers: pd.DataFrame
+) -> None:
+    """OpenMP's threads do not outlive a fork, and whoever waits for them hangs."""
+    model = HistGradientBoostingClassifier(max_iter=20).fit(customers[NUMBERS], customers["churn"])
+    tabserve.pack(
+        model, tmp_path / "models", name="churn", version="1",
+        data=customers[[*NUMBERS, "churn"]], target="churn", engine="native",
+    )  # fmt: skip
+    server = serve("models", "--workers", "2").wait_until_ready(2)
+    rows = [{name: RECORD[name] for name in NUMBERS}] * 2000
+    expected = model.predict_proba(customers[NUMBERS].iloc[:0].reindex(range(1)).assign(**rows[0]))
+
+    for worker in server.workers():
+        with server.alone(worker):
+            answer = server.post("/predict/batch", rows)
+            assert answer.status_code == 200
+            found = {row["probability"] for row in answer.json()["predictions"]}
+            np.testing.assert_allclose(list(found), expected[0, 1], rtol=1e-12)
+    assert server.stop() == 0
