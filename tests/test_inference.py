@@ -8,9 +8,11 @@ import pytest
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.cluster import DBSCAN, KMeans
 from sklearn.compose import ColumnTransformer, make_column_selector, make_column_transformer
+from sklearn.decomposition import PCA
 from sklearn.ensemble import IsolationForest
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LinearRegression, LogisticRegression, Ridge
+from sklearn.mixture import GaussianMixture
 from sklearn.model_selection import GridSearchCV
 from sklearn.multioutput import MultiOutputClassifier
 from sklearn.neural_network import MLPClassifier
@@ -22,6 +24,7 @@ from sklearn.preprocessing import (
     OrdinalEncoder,
     StandardScaler,
 )
+from sklearn.svm import OneClassSVM
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
 from tabserve.errors import PackError
@@ -312,19 +315,25 @@ def test_labels_that_exclude_one_another_not_at_all_are_refused_with_the_way_out
         targets_of(model, NUMBERS, several)
 
 
-@pytest.mark.parametrize(("model", "classes"), [
-    (KMeans(2, n_init=1), (0, 1)),
-    (make_pipeline(StandardScaler(), KMeans(3, n_init=1)), (0, 1, 2)),
-    (IsolationForest(n_estimators=2), (-1, 1)),
-    (make_pipeline(StandardScaler(), IsolationForest(n_estimators=2)), (-1, 1)),
+@pytest.mark.parametrize(("model", "classes", "has"), [
+    (KMeans(2, n_init=1), (0, 1), {}),
+    (make_pipeline(StandardScaler(), KMeans(3, n_init=1)), (0, 1, 2), {}),
+    (GaussianMixture(2), (0, 1), {"has_proba": True}),
+    (IsolationForest(n_estimators=2), (-1, 1), {"has_score": True}),
+    (make_pipeline(StandardScaler(), OneClassSVM()), (-1, 1), {"has_score": True}),
 ], ids=repr)  # fmt: skip
-def test_clusters_and_outliers_are_classes_without_probabilities(model: Any, classes: Any) -> None:
-    assert targets_of(model.fit(NUMBERS), NUMBERS, None) == (
-        Target(kind="classes", classes=classes),
-    )
+def test_clusters_and_outliers_are_classes(model: Any, classes: Any, has: Any) -> None:
+    expected = Target(kind="classes", classes=classes, **has)
+    assert targets_of(model.fit(NUMBERS), NUMBERS, None) == (expected,)
 
 
-@pytest.mark.parametrize("model", [DBSCAN(), StandardScaler()])
-def test_what_neither_classifies_nor_regresses_is_refused(model: Any) -> None:
-    with pytest.raises(PackError, match="Expected a classifier or a regressor"):
+def test_a_transformer_answers_the_columns_that_it_makes() -> None:
+    model = make_pipeline(StandardScaler(), PCA(2)).fit(NUMBERS)
+    names = [target.name for target in targets_of(model, NUMBERS, None)]
+    assert names == ["pca0", "pca1"]
+
+
+@pytest.mark.parametrize("model", [DBSCAN()])
+def test_what_takes_no_new_rows_is_refused(model: Any) -> None:
+    with pytest.raises(PackError, match="Expected a classifier, a regressor"):
         targets_of(model.fit(NUMBERS), NUMBERS, None)

@@ -17,15 +17,25 @@ import pandas as pd
 import pytest
 import skops.io
 import xgboost
+from sklearn.base import is_outlier_detector
+from sklearn.cluster import KMeans
 from sklearn.compose import make_column_transformer
+from sklearn.decomposition import PCA
 from sklearn.ensemble import (
+    HistGradientBoostingClassifier,
+    IsolationForest,
     RandomForestClassifier,
     RandomForestRegressor,
 )
+from sklearn.feature_extraction.text import CountVectorizer, HashingVectorizer, TfidfVectorizer
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LinearRegression, LogisticRegression
+from sklearn.mixture import GaussianMixture
+from sklearn.multioutput import MultiOutputClassifier
+from sklearn.neighbors import LocalOutlierFactor
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import OneHotEncoder, StandardScaler
+from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, StandardScaler
+from sklearn.tree import DecisionTreeClassifier
 
 import tabserve
 from tabserve import Service, packing
@@ -88,9 +98,17 @@ def fitted(model: Any, rows: Any, fresh: Any, target: Any = None, **options: Any
 
 
 def answers_of(model: Any, rows: Any) -> dict[str, Any]:
-    expected = {"prediction": model.predict(rows)}
+    if not hasattr(model, "predict"):
+        made = model.transform(rows)
+        return dict(zip(model.get_feature_names_out(), np.asarray(made).T, strict=True))
+    predicted = model.predict(rows)
+    if predicted.ndim == 2:
+        return {f"output_{i}": column for i, column in enumerate(predicted.T)}
+    expected = {"prediction": predicted}
     if hasattr(model, "predict_proba"):
         expected["probabilities"] = model.predict_proba(rows)
+    elif is_outlier_detector(model):
+        expected["score"] = model.decision_function(rows)
     return expected
 
 
@@ -98,6 +116,15 @@ def saved(case: Case, path: Path, save: Callable[[Any, Path], Any], **options: A
     """The same model as a file."""
     save(case.model, path)
     return Case(path, case.rows, case.fresh, case.expected, case.options | options)
+
+
+def several(case: Case) -> Case:
+    """Labels with probabilities, each a field of its own."""
+    probabilities = case.model.predict_proba(case.fresh)
+    for i, proba in enumerate(probabilities):
+        labels = case.expected[f"output_{i}"]
+        case.expected[f"output_{i}"] = {"prediction": labels, "probabilities": proba}
+    return case
 
 
 def numbers(rows: pd.DataFrame) -> pd.DataFrame:
@@ -197,6 +224,71 @@ CASES: dict[str, Callable[[Path], Case]] = {
         fitted(RandomForestRegressor(5, random_state=0), ARRAY, FRESH_ARRAY, VALUE),
         folder / "m.joblib", joblib.dump, allow_pickle=True,
     ),
+    "several values": lambda folder: fitted(
+        LinearRegression(), ARRAY, FRESH_ARRAY, np.stack([VALUE, YES], axis=1)
+    ),
+    "several labels": lambda folder: several(
+        fitted(MultiOutputClassifier(DecisionTreeClassifier(max_depth=3)), ARRAY, FRESH_ARRAY,
+               np.stack([THREE, YES], axis=1))
+    ),
+    "outliers, lowered": lambda folder: fitted(
+        IsolationForest(n_estimators=5, random_state=0), ARRAY, FRESH_ARRAY
+    ),
+    "outliers, native": lambda folder: fitted(
+        LocalOutlierFactor(novelty=True), ARRAY, FRESH_ARRAY
+    ),
+    "clusters": lambda folder: fitted(KMeans(3, n_init=1), ARRAY, FRESH_ARRAY),
+    "clusters with probabilities": lambda folder: fitted(
+        make_pipeline(StandardScaler(), GaussianMixture(3, random_state=0)), ARRAY, FRESH_ARRAY
+    ),
+    "a transformer": lambda folder: fitted(
+        make_pipeline(SimpleImputer(), StandardScaler(), PCA(2)), numbers(ROWS), numbers(FRESH)
+    ),
+    "a transformer of categories": lambda folder: fitted(
+        table(["city", "size"]), ROWS, FRESH, **ANY_CITY
+    ),
+    "text in a column": lambda folder: saved(
+        fitted(
+            make_pipeline(
+                make_column_transformer(
+                    (TfidfVectorizer(), "remark"), (CountVectorizer(), "city"),
+                    (HashingVectorizer(n_features=16), "remark"),
+                ),
+                LogisticRegression(),
+            ),
+            ROWS, FRESH, WORD,
+        ),
+        folder / "m.skops", lambda model, path: skops.io.dump(model, path),
+    ),
+    "text alone": lambda folder: fitted(
+        make_pipeline(TfidfVectorizer(), LogisticRegression()), ROWS["remark"], FRESH["remark"], YES
+    ),
+    "booleans, nullable integers and categoricals": lambda folder: fitted(
+        HistGradientBoostingClassifier(max_iter=5, categorical_features="from_dtype"),
+        *(rows[["member", "visits", "size", "income"]] for rows in (ROWS, FRESH)), YES,
+    ),
+    "ordinal categories": lambda folder: fitted(
+        make_pipeline(
+            make_column_transformer(
+                (OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=-1), ["city"]),
+                (SimpleImputer(), ["visits"]),
+            ),
+            RandomForestRegressor(5, random_state=0),
+        ),
+        ROWS, FRESH, VALUE, **ANY_CITY,
+    ),
+    "lightgbm with categoricals": lambda folder: fitted(
+        lightgbm.LGBMClassifier(n_estimators=5, verbose=-1, n_jobs=1),
+        *(rows[["member", "size", "income"]] for rows in (ROWS, FRESH)), WORD,
+    ),
+    "xgboost with categoricals": lambda folder: fitted(
+        xgboost.XGBRegressor(n_estimators=5, enable_categorical=True),
+        *(rows[["member", "size", "income"]] for rows in (ROWS, FRESH)), VALUE,
+    ),
+    "catboost with categories": lambda folder: fitted(
+        catboost.CatBoostRegressor(**CAT, cat_features=["city"]),
+        *(rows[["city", "age", "income"]] for rows in (ROWS, FRESH)), VALUE,
+    ),
     "xgboost .json": lambda folder: xgboost_file(folder, "m.json", "binary:logistic", YES),
     "xgboost .ubj, three": lambda folder: xgboost_file(folder, "m.ubj", "multi:softprob", THREE),
     "xgboost .ubj, a value": lambda folder: xgboost_file(folder, "m.ubj", "reg:gamma", YES + 1),
@@ -235,11 +327,12 @@ def test_a_served_model_answers_what_its_own_library_says(name: str, tmp_path: P
     records = records_of(case.fresh, [f.name for f in artifact.manifest.signature.features])
     batch = client("POST", "/predict/batch", orjson.dumps(records))
     assert batch.status == 200, batch.body
-    one = client("POST", "/predict", orjson.dumps(records[0]))
+    one = client("POST", "/predict", orjson.dumps(records[-1]))
     service.close()
     exactness = artifact.manifest.parity.exactness
-    assert_answers(batch.json()["predictions"], case.expected, exactness)
-    assert_answers([one.json()], {k: v[:1] for k, v in case.expected.items()}, exactness)
+    answers = batch.json()["predictions"]
+    assert_answers(answers, case.expected, exactness)
+    assert_answers([*answers[:-1], one.json()], case.expected, exactness)
 
 
 def packed(case: Case, folder: Path) -> Path:
@@ -270,6 +363,9 @@ def records_of(rows: Any, names: list[str]) -> list[dict[str, Any]]:
 def assert_answers(answers: list[Any], expected: dict[str, Any], exactness: str) -> None:
     for name, wanted in expected.items():
         values = [answer[name] for answer in answers]
+        if isinstance(wanted, dict):
+            assert_answers(values, wanted, exactness)
+            continue
         if name == "probabilities":
             values = [list(value.values()) for value in values]
         if np.asarray(wanted).dtype.kind != "f":

@@ -16,7 +16,7 @@ except ImportError as error:
     raise MissingExtra(error.name or "scikit-learn", "sklearn") from None
 
 Unknown = Literal["refuse", "allow", "missing"]
-Layout = Literal["frame", "array"]
+Layout = Literal["frame", "array", "text"]
 Type = Literal["integer", "number", "boolean", "string"]
 
 _IMPUTERS = ("SimpleImputer", "KNNImputer", "IterativeImputer")
@@ -31,6 +31,8 @@ def model_input(model: Any, data: Any) -> Any:
 
     Raises PackError where the sample lacks one.
     """
+    if takes_text(model):
+        return _texts(model, data)
     sample = data if isinstance(data, pd.DataFrame) else framed(data, _fitted_names(model, []))
     names = _fitted_names(model, list(sample.columns))
     if sample.shape[0] == 0:
@@ -54,6 +56,26 @@ def model_input(model: Any, data: Any) -> Any:
             f"fitted on; it has {', '.join(map(str, sample.columns))}."
         )
     return sample[names]
+
+
+def takes_text(model: Any) -> bool:
+    """Whether it takes a series of texts, and not rows of columns."""
+    while hasattr(model, "steps"):
+        model = model.steps[0][1]
+    return type(model).__name__ in _VECTORIZERS
+
+
+def _texts(model: Any, data: Any) -> Any:
+    if isinstance(data, pd.DataFrame):
+        if data.shape[1] != 1:
+            raise PackError(
+                f"The {type(model).__name__} takes one column of text, and the sample has "
+                f"{', '.join(map(str, data.columns))}. Name the target with --target, and leave "
+                "out what the model does not take."
+            )
+        return data.rename(columns=str)
+    texts = pd.Series(data)
+    return texts.to_frame("text" if texts.name is None else str(texts.name))
 
 
 def _fitted_names(model: Any, columns: list[Any]) -> list[Any] | None:
@@ -86,6 +108,8 @@ def layout_of(model: Any, data: Any) -> Layout:
     """How the model takes its input: by scikit-learn's own record of what it was fitted on, and as
     the sample comes where an estimator of the user's keeps none.
     """
+    if takes_text(model):
+        return "text"
     if _fitted_names(model, []) is not None:
         return "frame"
     recorded = hasattr(model, "n_features_in_")
@@ -115,6 +139,8 @@ def usual_rows(model: Any) -> Any:
     """A row made of what the model itself knows: a category of each encoder, text where text is
     taken apart, else 0. Raises PackError where it does not know enough.
     """
+    if takes_text(model):
+        return pd.DataFrame({"text": ["text"]})
     names = _fitted_names(model, [])
     if names is None:
         width = getattr(model, "n_features_in_", None)
@@ -141,8 +167,7 @@ def usual_rows(model: Any) -> Any:
 
 def _has_categories_of_its_own(model: Any) -> bool:
     """A booster that ends it, which has them as pandas' categories or as columns of text."""
-    while hasattr(model, "steps"):
-        model = model.steps[-1][1]
+    model = _final(model)
     if hasattr(model, "get_cat_feature_indices"):
         return bool(model.get_cat_feature_indices())
     if hasattr(model, "get_booster"):
@@ -339,12 +364,19 @@ def targets_of(model: Any, inputs: Any, target: Any | None) -> tuple[Target, ...
     """inputs: rows as the model takes them; what it answers shows how many outputs it has.
     target: the sample's target, whose column names name several outputs.
     """
-    if hasattr(model, "predict") and (is_clusterer(model) or is_outlier_detector(model)):
-        return (Target(kind="classes", classes=_groups(model)),)
+    if not hasattr(model, "predict") and hasattr(model, "transform"):
+        return _transformed(model, inputs)
+    if hasattr(model, "predict") and is_outlier_detector(model):
+        has_score = hasattr(model, "decision_function") or hasattr(model, "score_samples")
+        return (Target(kind="classes", classes=(-1, 1), has_score=has_score),)
+    if hasattr(model, "predict") and (is_clusterer(model) or _mixed(model)):
+        has_proba = hasattr(model, "predict_proba")
+        return (Target(kind="classes", classes=_groups(model), has_proba=has_proba),)
     if not (is_classifier(model) or is_regressor(model)):
         raise PackError(
-            f"Expected a classifier or a regressor, got {type(model).__name__}. Put the "
-            "transformer into a pipeline that ends in one."
+            f"Expected a classifier, a regressor, a clusterer, an outlier detector or a "
+            f"transformer, got {type(model).__name__}, which has no predict and no transform for "
+            "new rows, or does not say by its tags what it is."
         )
     predicted = np.asarray(model.predict(inputs))
     width = 1 if predicted.ndim == 1 else predicted.shape[1]
@@ -364,16 +396,38 @@ def targets_of(model: Any, inputs: Any, target: Any | None) -> tuple[Target, ...
     )
 
 
+def _transformed(model: Any, inputs: Any) -> tuple[Target, ...]:
+    transformed = model.transform(inputs)
+    width = transformed.shape[1] if transformed.ndim > 1 else 1
+    try:
+        names = [str(name) for name in model.get_feature_names_out()]
+    except (AttributeError, ValueError, TypeError):  # a step of the user's may have none
+        names = []
+    if len(names) != width:
+        names = [f"output_{i}" for i in range(width)]
+    return tuple(Target(name=name, kind="number") for name in names)
+
+
 def _groups(model: Any) -> tuple[Label, ...]:
-    """The places of clusters; -1 for outliers and 1 for all else."""
-    if is_outlier_detector(model):
-        return (-1, 1)
+    """The places of clusters."""
+    final = _final(model)
+    centres = getattr(final, "cluster_centers_", None)
+    if _mixed(model):
+        return tuple(range(final.n_components))
+    if centres is None:
+        raise PackError(f"{type(final).__name__} keeps no centres that say how many clusters are.")
+    return tuple(range(len(centres)))
+
+
+def _mixed(model: Any) -> bool:
+    """A mixture of distributions, each of which is a cluster."""
+    return type(_final(model)).__name__ in ("GaussianMixture", "BayesianGaussianMixture")
+
+
+def _final(model: Any) -> Any:
     while hasattr(model, "steps"):
         model = model.steps[-1][1]
-    centres = getattr(model, "cluster_centers_", None)
-    if centres is None:
-        raise PackError(f"{type(model).__name__} keeps no centres that say how many clusters are.")
-    return tuple(range(len(centres)))
+    return model
 
 
 def _labels(classes: Any) -> tuple[Any, ...]:

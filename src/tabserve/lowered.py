@@ -32,6 +32,7 @@ class Link(BaseModel):
     positive, or is not negative; the class at the place that stands after the scores; or that at
     the place `positive` where its probability is at least `threshold`, and else the other one.
     value: of a regressor.
+    score: of an isolation forest, -(2 ** -(x / divisor)) - offset of the first score x.
     precision: "single" where the scores are float32 and the link is XGBoost's.
     """
 
@@ -45,6 +46,7 @@ class Link(BaseModel):
     threshold: float = 0.5
     positive: Literal[0, 1] = 1
     precision: Literal["double", "single"] = "double"
+    score: tuple[float, float] | None = None
 
 
 class Lowered(BaseModel):
@@ -98,6 +100,8 @@ class Lowered(BaseModel):
             if target.kind == "number":
                 outputs[target.part("value")] = _value(link, raw)
                 continue
+            if target.part("score") in parts:
+                outputs[target.part("score")] = _score(link, raw)
             name = target.part("proba")
             wants_label = target.part("label") in parts
             proba = _proba(link, raw) if name in parts or wants_label else raw
@@ -113,6 +117,13 @@ class Lowered(BaseModel):
                 classes[:] = target.classes
                 outputs[target.part("label")] = classes[places]
         return outputs
+
+
+def _score(link: Link, raw: Array) -> Array:
+    assert link.score is not None
+    divisor, offset = link.score
+    shares = raw[:, 0] / divisor if divisor else np.ones(len(raw))
+    return -(2**-shares) - offset
 
 
 def _value(link: Link, raw: Array) -> Array:

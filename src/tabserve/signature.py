@@ -21,14 +21,15 @@ __all__ = [
 class Signature(BaseModel):
     """The features in the order in which the model takes them.
 
-    layout: "frame" where the model was fitted on named columns, "array" where on a bare array.
+    layout: "frame" where the model was fitted on named columns, "array" where on a bare array,
+    "text" where on a series of texts.
     extra_fields: what becomes of a field that is no feature.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     features: tuple[Feature, ...]
-    layout: Literal["frame", "array"] = "frame"
+    layout: Literal["frame", "array", "text"] = "frame"
     extra_fields: Literal["refuse", "ignore"] = "refuse"
 
     def admits(self, values: Mapping[str, Sequence[Any]]) -> bool:

@@ -42,8 +42,8 @@ def served(model: Any, rows: pd.DataFrame) -> tuple[OnnxEngine, tuple[Target, ..
     parts = {
         target.part(part): None
         for target in targets
-        for part in (("value",) if target.kind == "number" else ("label", "proba"))
-        if part != "proba" or target.has_proba
+        for part in (("value",) if target.kind == "number" else ("label", "proba", "score"))
+        if (part != "proba" or target.has_proba) and (part != "score" or target.has_score)
     }
     lowered = lower(model, signature, parts)
     engine = OnnxEngine(lowered.graph, lowered.refused, lowered.plan, signature, targets, parts)
@@ -75,6 +75,8 @@ def predicted(model: Any, rows: pd.DataFrame, targets: tuple[Target, ...]) -> Ou
     outputs: Outputs = {}
     for i, target in enumerate(targets):
         outputs[target.part("value" if target.kind == "number" else "label")] = labels[:, i]
+        if target.has_score:
+            outputs[target.part("score")] = model.decision_function(given)
         if target.has_proba:
             outputs[target.part("proba")] = probas[i]
     return outputs

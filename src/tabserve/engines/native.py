@@ -3,7 +3,7 @@
 import io
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,7 @@ try:
     import pandas as pd
     import sklearn
     import skops.io
+    from scipy.sparse import issparse
 except ImportError as error:
     raise MissingExtra(error.name or "scikit-learn", "sklearn") from None
 
@@ -194,7 +195,7 @@ BITS = frozenset(
         "ExtraTreeClassifier", "ExtraTreeRegressor",
         "ExtraTreesClassifier", "ExtraTreesRegressor",
         "RandomForestClassifier", "RandomForestRegressor",
-        "AdaBoostRegressor", "BaggingClassifier", "BaggingRegressor", "IsolationForest",
+        "AdaBoostRegressor", "BaggingClassifier", "BaggingRegressor",
         "FixedThresholdClassifier", "FrozenEstimator",
         "MultiOutputClassifier", "MultiOutputRegressor",
         "DummyClassifier", "DummyRegressor",
@@ -305,6 +306,7 @@ class NativeEngine:
             if is_boosted
             else shortcuts and _is_sklearns(final) and final.__name__ in ARGMAX_CLASSIFIERS
         )
+        self._compute = model.predict if hasattr(model, "predict") else _transform(model)
         self._threads = _ThreadLimit(max(1, usable_cpus() // workers))
 
     def predict(self, values: Values) -> Outputs:
@@ -334,7 +336,7 @@ class NativeEngine:
 
     def _predict_one(self, inputs: Any, target: Target) -> Outputs:
         if target.kind == "number":
-            return {target.part("value"): _flat(self._model.predict(inputs)).astype(np.float64)}
+            return {target.part("value"): _flat(self._compute(inputs)).astype(np.float64)}
         outputs: Outputs = {}
         if self._wants_proba and target.has_proba:
             proba = self._model.predict_proba(inputs)
@@ -342,6 +344,8 @@ class NativeEngine:
             column = self._parts[target.part("proba")]
             asked = one if column is None else one[:, column]
             outputs[target.part("proba")] = np.asarray(asked, dtype=np.float64)
+        if target.part("score") in self._parts:
+            outputs[target.part("score")] = _scores(self._model, inputs)
         if self._wants_label:
             if self._label_is_argmax and self._wants_proba and target.has_proba:
                 labels = np.array(target.classes, dtype=object)
@@ -352,7 +356,7 @@ class NativeEngine:
         return outputs
 
     def _predict_several(self, inputs: Any) -> Outputs:
-        predicted = np.asarray(self._model.predict(inputs))
+        predicted = np.asarray(self._compute(inputs))
         outputs: Outputs = {}
         for i, target in enumerate(self._targets):
             if target.kind == "number":
@@ -384,6 +388,9 @@ def _has_only_numbers(signature: Signature) -> bool:
 
 def frame_or_array(signature: Signature, columns: Columns) -> Any:
     """What the model takes: a DataFrame, or an array, in the order and dtypes of its training."""
+    if signature.layout == "text":
+        (texts,) = columns.values()
+        return texts
     given = {
         feature.name: _as_trained(feature, columns[feature.name]) for feature in signature.features
     }
@@ -405,6 +412,20 @@ def _as_trained(feature: Feature, column: Array) -> Any:
     if feature.type == "integer" and feature.nullable:
         return column  # float64, as pandas itself reads integers some of which are missing
     return column.astype(feature.dtype, copy=False)
+
+
+def _transform(model: Any) -> Callable[[Any], Array]:
+    def transform(inputs: Any) -> Array:
+        transformed = model.transform(inputs)
+        return np.asarray(transformed.toarray() if issparse(transformed) else transformed)
+
+    return transform
+
+
+def _scores(model: Any, inputs: Any) -> Array:
+    """Of an outlier detector: negative outside, where it has a decision_function."""
+    scored = model.decision_function if hasattr(model, "decision_function") else model.score_samples
+    return _flat(scored(inputs)).astype(np.float64)
 
 
 def _flat(predicted: Any) -> Array:

@@ -59,7 +59,9 @@ def isolation_forest(model: Any, matrix: Matrix, lowering: Lowering) -> list[Sco
     # What a float32 cannot hold is refused by other trees, not by these.
     depths = sum_of_leaves(lowering, graph.float32(matrix), trees, 1)
     is_inlier = graph.node("GreaterOrEqual", depths, graph.constant(_least_inlier_depth(model)))
-    return [Scores(graph.as_double(is_inlier), Link(label="place"))]
+    both = graph.node("Concat", depths, graph.as_double(is_inlier), axis=1)
+    score = (_sum_of_average_depths(model), float(model.offset_))
+    return [Scores(both, Link(label="place", score=score))]
 
 
 def _sum_of_trees(model: Any, matrix: Matrix, lowering: Lowering) -> str:
@@ -104,9 +106,7 @@ def _least_inlier_depth(model: Any) -> float:
     """The least sum of depths for which scikit-learn's formula says inlier: its score falls with
     the depth, so halving finds it, and no power is left in the graph.
     """
-    n = model._max_samples
-    average = 2.0 * (np.log(n - 1.0) + np.euler_gamma) - 2.0 * (n - 1.0) / n if n > 2 else n - 1.0
-    denominator = len(model.estimators_) * average
+    denominator = _sum_of_average_depths(model)
 
     def is_inlier(bits: int) -> bool:
         depth = np.array([bits], dtype=np.int64).view(np.float64)
@@ -119,3 +119,9 @@ def _least_inlier_depth(model: Any) -> float:
         middle = (low + high) // 2
         low, high = (low, middle) if is_inlier(middle) else (middle, high)
     return float(np.array(high).view(np.float64))
+
+
+def _sum_of_average_depths(model: Any) -> float:
+    n = model._max_samples
+    average = 2.0 * (np.log(n - 1.0) + np.euler_gamma) - 2.0 * (n - 1.0) / n if n > 2 else n - 1.0
+    return float(len(model.estimators_) * average)

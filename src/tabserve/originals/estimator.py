@@ -94,6 +94,8 @@ class Estimator:
         return native.libraries(self._model)
 
     def _as_taken(self, rows: Any) -> Any:
+        if self._layout == "text":
+            return rows.iloc[:, 0]
         return rows if self._layout == "frame" else rows.to_numpy()
 
 
