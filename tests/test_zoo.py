@@ -2,6 +2,8 @@
 library says of rows that neither training nor packing saw.
 """
 
+import asyncio
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,6 +42,7 @@ from sklearn.tree import DecisionTreeClassifier
 import tabserve
 from tabserve import Service, packing
 from tabserve.artifact import Artifact
+from tests.functions import Scaled, described, doubled
 from tests.serving import client_of, settings
 
 random = np.random.default_rng(0)
@@ -116,6 +119,18 @@ def saved(case: Case, path: Path, save: Callable[[Any, Path], Any], **options: A
     """The same model as a file."""
     save(case.model, path)
     return Case(path, case.rows, case.fresh, case.expected, case.options | options)
+
+
+def function(found: Any, names: list[str]) -> Case:
+    """A user's own, which a server runs where that is allowed."""
+    called = found().predict if isinstance(found, type) else found
+    rows, fresh = (table[["age", "income", "city", "member"]] for table in (ROWS, FRESH))
+    said = called({name: fresh[name].to_numpy() for name in fresh})
+    if inspect.iscoroutine(said):
+        said = asyncio.run(said)
+    said = pd.DataFrame(said) if len(names) > 1 else pd.DataFrame({names[0]: said})
+    expected = {name: said[name].to_numpy() for name in names}
+    return Case(found, rows, fresh, expected, {"serving": {"allow_code": True}})
 
 
 def several(case: Case) -> Case:
@@ -224,6 +239,9 @@ CASES: dict[str, Callable[[Path], Case]] = {
         fitted(RandomForestRegressor(5, random_state=0), ARRAY, FRESH_ARRAY, VALUE),
         folder / "m.joblib", joblib.dump, allow_pickle=True,
     ),
+    "a function": lambda folder: function(doubled, ["prediction"]),
+    "an async function of records": lambda folder: function(described, ["group", "where", "age"]),
+    "a class": lambda folder: function(Scaled, ["a", "b"]),
     "several values": lambda folder: fitted(
         LinearRegression(), ARRAY, FRESH_ARRAY, np.stack([VALUE, YES], axis=1)
     ),

@@ -12,8 +12,17 @@ from typing import Any, Literal, Self
 
 import numpy as np
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
+from tabserve import carried
 from tabserve.errors import ArtifactError, PackError
 from tabserve.lowered import Lowered
 from tabserve.output import Output, Target
@@ -53,7 +62,7 @@ class Tried(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    engine: Literal["native", "onnx"]
+    engine: Literal["native", "onnx", "function"]
     equal: bool
     why: str | None = None
     max_difference: float | None = None
@@ -85,6 +94,7 @@ class Parity(BaseModel):
 class Manifest(BaseModel):
     """model_files: the fitted model's, with the format of each: scikit-learn's part, and a booster
     of another library in its own.
+    function: of the user's, as module:attr, in place of model_files.
     files: sha256 of every other file, by its name in the folder.
     """
 
@@ -95,8 +105,9 @@ class Manifest(BaseModel):
     version: str
     created: Moment
     model_type: str
-    model_files: dict[str, ModelFormat] = Field(min_length=1)
-    engine: Literal["native", "onnx"] = "native"
+    model_files: dict[str, ModelFormat]
+    function: str | None = None
+    engine: Literal["native", "onnx", "function"] = "native"
     lowered: Lowered | None = None
     signature: Signature
     targets: tuple[Target, ...] = Field(min_length=1)
@@ -116,8 +127,15 @@ class Manifest(BaseModel):
     @classmethod
     def _plain_names(cls, value: dict[str, Any]) -> dict[str, Any]:
         for name in value:
-            plain_name(name)
+            if not carried.is_plain_path(name):
+                plain_name(name)
         return value
+
+    @model_validator(mode="after")
+    def _one_model(self) -> Self:
+        if bool(self.model_files) == (self.function is not None):
+            raise ValueError("expected model_files or a function")
+        return self
 
 
 def plain_name(value: str) -> str:
@@ -203,6 +221,14 @@ class Artifact:
             )
         return content
 
+    def carried(self) -> dict[str, bytes]:
+        """The user's modules, by path within their folder."""
+        return {
+            name.removeprefix(carried.PREFIX): self.read(name)
+            for name in self.manifest.files
+            if name.startswith(carried.PREFIX)
+        }
+
     def golden(self) -> GoldenRows:
         try:
             return GoldenRows.from_bytes(self.read(GOLDEN))
@@ -236,6 +262,7 @@ def write(out: Path, manifest: Manifest, files: Mapping[str, bytes], replace: bo
             unfinished = Path(beside, "new")
             unfinished.mkdir()
             for name, content in files.items():
+                (unfinished / name).parent.mkdir(parents=True, exist_ok=True)
                 (unfinished / name).write_bytes(content)
             described = (manifest.model_dump_json(indent=2) + "\n").encode()
             (unfinished / MANIFEST).write_bytes(described)

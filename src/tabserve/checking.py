@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from tabserve import repository
+from tabserve import carried, repository
 from tabserve.artifact import Artifact, Manifest, Tried
 from tabserve.errors import ArtifactError, OperatorError, UntrustedModel
 from tabserve.output import Renderer
@@ -40,7 +40,7 @@ class Report:
         return max((_EXIT_CODES[found.verdict] for found in self.findings), default=0)
 
 
-def check(path: str, *, allow_pickle: bool = False) -> Report:
+def check(path: str, *, allow_pickle: bool = False, allow_code: bool = False) -> Report:
     """Look at the artefact that PATH means; nothing of it is executed that serving would not.
 
     Raises ArtifactError where there is none, or its manifest cannot be read.
@@ -56,7 +56,7 @@ def check(path: str, *, allow_pickle: bool = False) -> Report:
         report.add(metric.name, "ok", f"{metric.value:.6g} on {metric.data}")
     _check_files(artifact, report)
     _check_libraries(manifest, report)
-    _check_model(artifact, report, allow_pickle)
+    _check_model(artifact, report, allow_pickle, allow_code)
     return report
 
 
@@ -106,12 +106,12 @@ def _check_libraries(manifest: Manifest, report: Report) -> None:
             report.add(library, "warning", f"packed with {packed}, {found} is installed here")
 
 
-def _check_model(artifact: Artifact, report: Report, allow_pickle: bool) -> None:
+def _check_model(artifact: Artifact, report: Report, allow_pickle: bool, allow_code: bool) -> None:
     """Load and prove it, unless something that stands before that refused it."""
     if report.exit_code == _EXIT_CODES["refused"]:
         return
     try:
-        loaded = repository.load(artifact, allow_pickle=allow_pickle)
+        loaded = repository.load(artifact, allow_pickle=allow_pickle, allow_code=allow_code)
     except UntrustedModel as error:
         report.add("trust", "refused", str(error))
     except OperatorError as error:
@@ -129,6 +129,10 @@ def _trust(manifest: Manifest) -> tuple[Verdict, str]:
     """Of what serving opens: a lowered model's original stays closed."""
     if manifest.lowered is not None:
         return "ok", "onnx: data only"
+    if manifest.function is not None:
+        return "warning", f"runs {manifest.function}, code of the user's own"
+    if any(name.startswith(carried.PREFIX) for name in manifest.files):
+        return "warning", "runs modules of the user's own, in the folder code"
     formats = manifest.model_files.values()
     if "joblib" in formats:
         return "warning", "joblib: runs code of the file when loaded"

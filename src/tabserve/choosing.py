@@ -29,7 +29,7 @@ _MOST_ALONE = 2000
 class Choice:
     """parity: the report. files, lowered: of the graph, where it was chosen."""
 
-    engine: Literal["native", "onnx"]
+    engine: Literal["native", "onnx", "function"]
     parity: Parity
     lowered: Lowered | None = None
     files: dict[str, bytes] = field(default_factory=dict)

@@ -55,6 +55,10 @@ def main() -> None:
     help="Serve with the library itself. [default: the fastest engine that is equal]",
 )  # fmt: skip
 @click.option("--allow-pickle", is_flag=True, help="Allow MODEL to be a pickle or joblib file.")
+@click.option(
+    "--code", type=click.Path(path_type=Path),
+    help="Folder of your own modules that the model needs, to be carried beside it.",
+)  # fmt: skip
 @click.option("--output-name", help="Name of the answer's number, such as churn_probability.")
 @click.option("--positive", help="Class whose probability is answered.")
 @click.option("--round", "decimals", type=click.IntRange(0, 15), help="Decimal places answered.")
@@ -78,6 +82,7 @@ def pack(
     model_format: Any,
     engine: Any,
     allow_pickle: bool,
+    code: Path | None,
     output_name: str | None,
     positive: str | None,
     decimals: int | None,
@@ -87,7 +92,8 @@ def pack(
     replace: bool,
 ) -> None:
     """Pack MODEL: a fitted scikit-learn estimator as FILE.skops, FILE.joblib or module:attr, a file
-    of XGBoost (.json, .ubj), LightGBM (.txt) or CatBoost (.cbm), or FILE.onnx.
+    of XGBoost (.json, .ubj), LightGBM (.txt) or CatBoost (.cbm), FILE.onnx, or a function of yours
+    as module:attr.
     """
     from tabserve import packing, sources
 
@@ -101,6 +107,7 @@ def pack(
         format=model_format,
         engine=engine,
         allow_pickle=allow_pickle,
+        code=code,
         output=sources.declared_output(output_name, positive, decimals, bands),
         unknown=sources.policies(unknown),
         extra_fields=extra_fields,
@@ -147,14 +154,15 @@ def serve(**flags: Any) -> None:
 @main.command()
 @click.argument("path")
 @click.option("--allow-pickle", is_flag=True, help="Load a pickle in order to prove it.")
-def check(path: str, allow_pickle: bool) -> None:
+@click.option("--allow-code", is_flag=True, help="Run the model's own modules to prove it.")
+def check(path: str, allow_pickle: bool, allow_code: bool) -> None:
     """Say what is inside PATH, whether to trust it, and whether it still gives its golden outputs.
 
     Ends with 0 where all is well, 1 with a warning, 2 where serving would refuse it.
     """
     from tabserve import checking
 
-    report = checking.check(path, allow_pickle=allow_pickle)
+    report = checking.check(path, allow_pickle=allow_pickle, allow_code=allow_code)
     checking.show(report, Console())
     sys.exit(report.exit_code)
 

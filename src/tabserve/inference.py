@@ -8,6 +8,7 @@ import numpy as np
 from tabserve.errors import MissingExtra, PackError
 from tabserve.output import Label, Target
 from tabserve.signature import Feature, Scalar, Signature
+from tabserve.types import Columns
 
 try:
     import pandas as pd
@@ -133,6 +134,16 @@ def signature_of(
     known = _Knowledge() if model is None else _known(model, names)
     features = tuple(_feature(sample[name], known, unknown.get(name, "refuse")) for name in names)
     return Signature(features=features, layout=layout, extra_fields=extra_fields)
+
+
+def columns_of(rows: Any, signature: Signature) -> Columns:
+    """rows: with the features' columns, as a DataFrame."""
+    return {
+        feature.name: feature.array(
+            rows[feature.name].astype(object).where(rows[feature.name].notna(), None).tolist()
+        )
+        for feature in signature.features
+    }
 
 
 def usual_rows(model: Any) -> Any:

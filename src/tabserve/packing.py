@@ -6,14 +6,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from tabserve import evaluation, sources, stored
+from tabserve import boosters, carried, evaluation, sources, stored
 from tabserve.artifact import GOLDEN, Manifest, Metric, plain_name, write
+from tabserve.carried import refuse_unimportable
 from tabserve.choosing import choose
 from tabserve.errors import OperatorError, PackError
 from tabserve.golden import golden_rows
 from tabserve.inference import Unknown, text_categories, text_classes
 from tabserve.originals import Original
 from tabserve.originals.estimator import Estimator
+from tabserve.originals.function import Function
 from tabserve.originals.onnx_model import OnnxModel
 from tabserve.output import Output, Renderer, Target
 from tabserve.signature import Signature
@@ -32,13 +34,15 @@ def pack(
     engine: Literal["native"] | None = None,
     unknown: Mapping[str, Unknown] | None = None,
     extra_fields: Literal["refuse", "ignore"] = "refuse",
+    code: str | Path | None = None,
     metrics: Mapping[str, Mapping[str, float]] | None = None,
     data_name: str = "sample",
     training_date: datetime | None = None,
     replace: bool = False,
 ) -> Path:
-    """Pack a fitted scikit-learn estimator; gives back the folder `out/name/version`.
+    """Pack a model; gives back the folder `out/name/version`.
 
+    model: a fitted scikit-learn estimator, a booster, or a function or class of a module of yours.
     data: a sample of the training input (DataFrame or array), shape (n_rows, n_features); columns
     that the model does not take are left out.
     target: the sample's true answers, or the name of their column in `data`; metrics are measured
@@ -46,6 +50,7 @@ def pack(
     output: what the answer says; undeclared, it holds the prediction and all probabilities.
     engine: "native" serves it with the library itself; left out, the fastest that is equal does.
     unknown: per feature, what becomes of a category that the encoder has not seen.
+    code: a folder of modules of yours that the model needs, to be carried beside it.
     metrics: by data set, metrics measured elsewhere, such as {"holdout": {"roc_auc": 0.84}}.
     Raises PackError, UntrustedModel (a type that skops must not load), NotReproduced.
     """
@@ -53,14 +58,15 @@ def pack(
         _refuse_bad_name(value)
     if isinstance(target, str):
         data, target = _split(data, target)
-    original = _original(model, format, data)
+    own = {} if code is None else carried.read(Path(code))
+    original = _original(model, format, data, carried.module_names(own))
     declared = Output.declared(output)
     given = evaluation.given(metrics or {})
     sample = original.rows(data)
     signature = original.signature(sample, unknown or {}, extra_fields)
     with original.computing():
         with _on_its_own_sample():
-            targets = original.targets(sample.iloc[:1], target)
+            targets = original.targets(sample, target)
             parts = Renderer(targets, declared).parts
             engine_of_it = original.engine(signature, targets, parts)
             signature, golden = golden_rows(
@@ -85,6 +91,7 @@ def pack(
         created=datetime.now(UTC),
         model_type=original.name_of_type,
         model_files={stored.file_name(format): format for format in contents},
+        function=original.spec if isinstance(original, Function) else None,
         signature=signature,
         targets=targets,
         output=declared,
@@ -98,6 +105,7 @@ def pack(
     )
     files = {stored.file_name(format): content for format, content in contents.items()}
     files |= {GOLDEN: golden.to_bytes()} | choice.files
+    files |= {carried.PREFIX + path: content for path, content in own.items()}
     return write(Path(out), manifest, files, replace)
 
 
@@ -113,7 +121,10 @@ def pack_from_files(
 
     A target that the sample lacks is an error; the model's file gives the training date.
     """
-    fitted, made = sources.load_model(model, allow_pickle)
+    code = options.get("code")
+    own = {} if code is None else carried.read(code)
+    with carried.importable(own, code or Path()):
+        fitted, made = sources.load_model(model, allow_pickle, carried.module_names(own))
     categories = text_categories(fitted)
     if target is not None:
         categories[target] = text_classes(fitted)
@@ -136,8 +147,16 @@ def _split(data: Any, target: str) -> tuple[Any, Any]:
     return data.drop(columns=[target]), data[target]
 
 
-def _original(model: Any, format: Literal["skops", "joblib"], data: Any) -> Original:
-    return model if isinstance(model, OnnxModel) else Estimator(model, format, data)
+def _original(
+    model: Any, format: Literal["skops", "joblib"], data: Any, own: frozenset[str]
+) -> Original:
+    if isinstance(model, OnnxModel):
+        return model
+    model = boosters.wrapped(model)
+    if not isinstance(model, Function) and not hasattr(model, "fit"):
+        model = Function.of(model)
+    refuse_unimportable(model.found if isinstance(model, Function) else model, own)
+    return model if isinstance(model, Function) else Estimator(model, format, data, own)
 
 
 def _measured(

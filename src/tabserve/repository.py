@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from tabserve import parity
+from tabserve import carried, parity
 from tabserve.artifact import (
     GOLDEN,
     GRAPH,
@@ -21,7 +21,8 @@ from tabserve.artifact import (
     Manifest,
 )
 from tabserve.cpus import usable_cpus
-from tabserve.errors import ArtifactError
+from tabserve.errors import ArtifactError, UntrustedModel
+from tabserve.importing import imported
 from tabserve.lowered import Lowered
 from tabserve.output import Renderer
 from tabserve.types import Engine, Parts
@@ -148,9 +149,12 @@ def identity(version: Path) -> tuple[tuple[str, int, int, int], ...]:
     )
 
 
-def load(artifact: Artifact, *, allow_pickle: bool = False, workers: int = 1) -> LoadedModel:
+def load(
+    artifact: Artifact, *, allow_pickle: bool = False, allow_code: bool = False, workers: int = 1
+) -> LoadedModel:
     """Load the model, warm it and prove it on its golden rows.
 
+    allow_code: to run the user's own modules, which the artefact carries or names.
     workers: processes that share this machine's CPUs.
     Raises ArtifactError (altered file), UntrustedModel, NotReproduced, MissingExtra.
     """
@@ -165,7 +169,7 @@ def load(artifact: Artifact, *, allow_pickle: bool = False, workers: int = 1) ->
     elif "onnx" in manifest.model_files.values():
         engine = _onnx_model(artifact, renderer.parts)
     else:
-        engine = _native(artifact, renderer.parts, allow_pickle, workers)
+        engine = _with_own_code(artifact, renderer.parts, allow_pickle, allow_code, workers)
     difference = _prove(engine, manifest, golden)
     _give_memory_back()
     inline_rows = int(_INLINE_S / _row_s(engine, manifest, golden)) if engine.reentrant else 0
@@ -183,8 +187,8 @@ def preload(
     """
     manifest = artifact.manifest
     if manifest.lowered is None and "onnx" not in manifest.model_files.values():
-        from tabserve import stored  # noqa: F401
-
+        if manifest.function is None:
+            from tabserve import stored  # noqa: F401
         return None
     return load(artifact, allow_pickle=allow_pickle, workers=workers)
 
@@ -212,13 +216,39 @@ def _onnx_model(artifact: Artifact, parts: Parts) -> Engine:
     return OnnxModelEngine(content, manifest.signature, manifest.targets, parts, name)
 
 
-def _native(artifact: Artifact, parts: Parts, allow_pickle: bool, workers: int) -> Engine:
+def _with_own_code(
+    artifact: Artifact, parts: Parts, allow_pickle: bool, allow_code: bool, workers: int
+) -> Engine:
+    function, files = artifact.manifest.function, artifact.carried()
+    if (function or files) and not allow_code:
+        raise UntrustedModel(
+            f"The model runs code of its own{f' ({function})' if function else ''} when it is "
+            "loaded. Say --allow-code if you trust the one who made it."
+        )
+    with carried.importable(files, artifact.folder / carried.PREFIX):
+        if function is not None:
+            return _function(artifact.manifest, function, parts)
+        own = carried.module_names(files)
+        return _native(artifact, parts, allow_pickle, own, workers)
+
+
+def _function(manifest: Manifest, function: str, parts: Parts) -> Engine:
+    from tabserve.engines.function import FunctionEngine, callable_of
+
+    found = callable_of(imported(function))
+    return FunctionEngine(found, manifest.signature, manifest.targets, parts)
+
+
+def _native(
+    artifact: Artifact, parts: Parts, allow_pickle: bool, own: frozenset[str], workers: int
+) -> Engine:
+    """own: the modules of the user's whose types are trusted."""
     from tabserve import stored
     from tabserve.engines import native
 
     manifest = artifact.manifest
     contents = {format: artifact.read(name) for name, format in manifest.model_files.items()}
-    model = stored.load(contents, manifest.targets, allow_pickle)
+    model = stored.load(contents, manifest.targets, allow_pickle, own)
     return native.NativeEngine(model, manifest.signature, manifest.targets, parts, workers)
 
 

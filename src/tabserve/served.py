@@ -44,6 +44,7 @@ class ServedModel:
         *,
         request_class: type[BaseModel] | None = None,
         allow_pickle: bool = False,
+        allow_code: bool = False,
         workers: int = 1,
         max_queue: int = 1000,
         max_rows: int = 10_000,
@@ -59,6 +60,7 @@ class ServedModel:
         self._artifact = artifact
         self._metrics = metrics
         self._allow_pickle = allow_pickle
+        self._allow_code = allow_code
         self._workers = workers
         self._max_queue = max_queue
         self.on_refused = on_refused
@@ -214,7 +216,10 @@ class ServedModel:
     def _load(self) -> None:
         try:
             loaded = self._preloaded or repository.load(
-                self._artifact, allow_pickle=self._allow_pickle, workers=self._workers
+                self._artifact,
+                allow_pickle=self._allow_pickle,
+                allow_code=self._allow_code,
+                workers=self._workers,
             )
         except Exception as error:  # noqa: BLE001 - kept, and told to whoever waits
             self._refusal = error

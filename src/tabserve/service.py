@@ -174,6 +174,7 @@ class Service:
             self.metrics,
             request_class=self._request_class_of(name),
             allow_pickle=settings.allow_pickle,
+            allow_code=settings.allow_code,
             workers=settings.workers,
             max_queue=settings.max_queue,
             max_rows=settings.max_rows,

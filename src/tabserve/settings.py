@@ -113,6 +113,9 @@ class Settings(BaseSettings):
     allow_pickle: bool = _setting(
         False, "Allow loading a pickle (joblib), which runs the code that it holds."
     )
+    allow_code: bool = _setting(
+        False, "Allow running the modules that an artefact carries, or the function that it names."
+    )
     rate_limit: str | None = _setting(
         None, "Predictions' requests per key, or per address where there are no keys, "
         "such as 100/minute."

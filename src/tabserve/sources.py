@@ -12,6 +12,7 @@ from tabserve.engines import native
 from tabserve.errors import MissingExtra, OperatorError, PackError, WrongFormat
 from tabserve.importing import imported
 from tabserve.inference import Unknown
+from tabserve.originals.function import Function
 from tabserve.originals.onnx_model import OnnxModel
 from tabserve.output import Output
 
@@ -26,9 +27,12 @@ _FORMATS = {".skops": "skops", ".joblib": "joblib", ".pkl": "joblib", ".pickle":
 KINDS = ", ".join(f"FILE{suffix}" for suffix in (*_FORMATS, *boosters.LIBRARIES, ".onnx"))
 
 
-def load_model(spec: str, allow_pickle: bool) -> tuple[Any, datetime]:
+def load_model(
+    spec: str, allow_pickle: bool, own: frozenset[str] = frozenset()
+) -> tuple[Any, datetime]:
     """The fitted model behind `file` or `module:attr`, and when it was made.
 
+    own: the modules of the user's that are carried beside it.
     Raises UntrustedModel for a pickle without `allow_pickle`, PackError for what cannot be read.
     """
     path = Path(spec)
@@ -38,20 +42,24 @@ def load_model(spec: str, allow_pickle: bool) -> tuple[Any, datetime]:
             made = datetime.fromtimestamp(path.stat().st_mtime, UTC)
         except OSError as error:
             raise PackError(f"Cannot read the model {spec}: {error.strerror}.") from None
-        return _read_model(content, path.suffix, allow_pickle, spec), made
+        return _read_model(content, path.suffix, allow_pickle, own, spec), made
     if ":" not in spec:
         raise PackError(f"Expected a model as {KINDS} or module:attr, got {spec!r}.")
-    return imported(spec), datetime.now(UTC)
+    found = imported(spec)
+    is_fitted = hasattr(found, "fit") and not isinstance(found, type)
+    return found if is_fitted else Function(spec, found), datetime.now(UTC)
 
 
-def _read_model(content: bytes, suffix: str, allow_pickle: bool, spec: str) -> Any:
+def _read_model(
+    content: bytes, suffix: str, allow_pickle: bool, own: frozenset[str], spec: str
+) -> Any:
     """By the name alone: a file of another format is refused, and not tried as that."""
     try:
         if suffix == ".onnx":
             return OnnxModel(content, spec)
         if suffix in boosters.LIBRARIES:
             return boosters.read(suffix, content)
-        return native.load(content, _FORMATS[suffix], allow_pickle)
+        return native.load(content, _FORMATS[suffix], allow_pickle, own)
     except OperatorError as error:
         if isinstance(error, WrongFormat):
             raise PackError(f"The model {spec} is not what its name says. {error}") from None

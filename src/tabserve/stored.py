@@ -12,15 +12,18 @@ from tabserve.errors import PackError, UntrustedModel
 from tabserve.output import Target
 
 
-def dump(model: Any, format: Literal["skops", "joblib"]) -> dict[ModelFormat, bytes]:
+def dump(
+    model: Any, format: Literal["skops", "joblib"], own: frozenset[str] = frozenset()
+) -> dict[ModelFormat, bytes]:
     """By format; a model has one file of each at most.
 
+    own: modules of the user's that the artefact carries, whose types a server may trust.
     Raises PackError, or UntrustedModel where skops would not load it again.
     """
     before, booster = boosters.split(model)
     contents: dict[ModelFormat, bytes] = {}
     if before is not None:
-        contents[format] = _dump(before, format)
+        contents[format] = _dump(before, format, own)
     if booster is not None:
         booster_format, content = boosters.dump(booster)
         contents[booster_format] = content
@@ -28,13 +31,19 @@ def dump(model: Any, format: Literal["skops", "joblib"]) -> dict[ModelFormat, by
 
 
 def load(
-    contents: Mapping[ModelFormat, bytes], targets: tuple[Target, ...], allow_pickle: bool
+    contents: Mapping[ModelFormat, bytes],
+    targets: tuple[Target, ...],
+    allow_pickle: bool,
+    own: frozenset[str] = frozenset(),
 ) -> Any:
-    """What the native engine takes. Raises UntrustedModel, MissingExtra."""
+    """What the native engine takes. own: the modules whose types are trusted.
+
+    Raises UntrustedModel, MissingExtra.
+    """
     before = predictor = None
     for format, content in contents.items():
         if format == "skops" or format == "joblib":
-            before = native.load(content, format, allow_pickle)
+            before = native.load(content, format, allow_pickle, own)
         elif format != "onnx":  # which has an engine of its own
             predictor = boosters.load(format, content, _classes(targets))
     return before if predictor is None else boosters.BoostedPipeline(before, predictor)
@@ -50,7 +59,7 @@ def _classes(targets: tuple[Target, ...]) -> Any:
     return np.array([*targets[0].classes, None], dtype=object)[:-1]
 
 
-def _dump(model: Any, format: Literal["skops", "joblib"]) -> bytes:
+def _dump(model: Any, format: Literal["skops", "joblib"], own: frozenset[str]) -> bytes:
     try:
         content = native.dump(model, format)
     except Exception as error:
@@ -59,7 +68,7 @@ def _dump(model: Any, format: Literal["skops", "joblib"]) -> bytes:
             "cannot be written into a module that the server can import."
         ) from error
     if format == "skops":
-        untrusted = native.untrusted_types(content)
+        untrusted = native.untrusted_types(content, own)
         if untrusted:
             raise UntrustedModel(
                 f"The model holds the type(s) {', '.join(untrusted)}, which a server would have "

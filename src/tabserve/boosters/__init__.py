@@ -68,6 +68,15 @@ def read(suffix: str, content: bytes) -> Any:
     return _library(LIBRARIES[suffix]).read(suffix, content)
 
 
+def wrapped(model: Any) -> Any:
+    """A booster without a wrapper as one with it; anything else as it is."""
+    name = _library_name(model)
+    if type(model).__name__ not in ("Booster", "CatBoost") or name not in FORMATS:
+        return model
+    library = _library(name)
+    return library.read(f".{FORMATS[name]}", library.content_of(model))
+
+
 def dump(booster: Any) -> tuple[BoosterFormat, bytes]:
     """Raises PackError for what the library's file does not hold."""
     name = _library_name(booster)

@@ -33,6 +33,10 @@ def read(suffix: str, content: bytes) -> Any:
     return kind().load_model(blob=content)
 
 
+def content_of(booster: Any) -> bytes:
+    return dump(booster)
+
+
 def dump(model: Any) -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "model.cbm")

@@ -48,10 +48,14 @@ def read(suffix: str, content: bytes) -> Any:
     return model
 
 
+def content_of(booster: Any) -> bytes:
+    text: str = booster.model_to_string()
+    return text.encode()
+
+
 def dump(model: Any) -> bytes:
     """Up to the best iteration, where training stopped early."""
-    text: str = model.booster_.model_to_string()
-    return text.encode()
+    return content_of(model.booster_)
 
 
 def exactness_of(model: Any) -> Exactness:

@@ -40,6 +40,10 @@ def read(suffix: str, content: bytes) -> Any:
     return model
 
 
+def content_of(booster: Any) -> bytes:
+    return bytes(booster.save_raw("ubj"))
+
+
 def dump(model: Any) -> bytes:
     booster = model.get_booster().copy()
     if _configuration(booster)["objective"]["name"] == "multi:softmax":

@@ -86,9 +86,12 @@ ARGMAX_CLASSIFIERS = frozenset(
 )
 
 
-def load(content: bytes, model_format: str, allow_pickle: bool) -> Any:
+def load(
+    content: bytes, model_format: str, allow_pickle: bool, own: frozenset[str] = frozenset()
+) -> Any:
     """The fitted model out of its file's bytes.
 
+    own: modules of the user's whose types are trusted.
     Raises UntrustedModel for a pickle without `allow_pickle`, and for a skops file with a type that
     is not on the list.
     """
@@ -99,22 +102,25 @@ def load(content: bytes, model_format: str, allow_pickle: bool) -> Any:
                 "it as skops, or say --allow-pickle if you trust the one who made it."
             )
         return joblib.load(io.BytesIO(content))
-    untrusted = untrusted_types(content)
+    untrusted = untrusted_types(content, own)
     if untrusted:
         raise UntrustedModel(
             f"The model holds the type(s) {', '.join(untrusted)}, which tabserve does not know to "
             "be harmless. If you trust the model, pack it with --format joblib and serve it with "
             "--allow-pickle."
         )
-    return skops.io.loads(content, trusted=list(TRUSTED_TYPES))
+    of_own = skops.io.get_untrusted_types(data=content) if own else []
+    return skops.io.loads(content, trusted=[*TRUSTED_TYPES, *of_own])
 
 
-def untrusted_types(content: bytes) -> list[str]:
+def untrusted_types(content: bytes, own: frozenset[str] = frozenset()) -> list[str]:
     try:
         found = skops.io.get_untrusted_types(data=content)
     except Exception as error:  # noqa: BLE001 - a hostile file can make it raise anything
         raise UntrustedModel(f"The model is no skops file that can be read: {error}") from None
-    return sorted(set(found) - set(TRUSTED_TYPES))
+    return sorted(
+        kind for kind in set(found) - set(TRUSTED_TYPES) if kind.partition(".")[0] not in own
+    )
 
 
 def dump(model: Any, model_format: str) -> bytes:

@@ -23,12 +23,17 @@ except ImportError as error:
 
 
 class Estimator:
-    """data: what packing was given, which shows how the model takes its input."""
+    """data: what packing was given, which shows how the model takes its input.
+    own: the modules of the user's that the artefact carries.
+    """
 
-    def __init__(self, model: Any, format: Literal["skops", "joblib"], data: Any) -> None:
+    def __init__(
+        self, model: Any, format: Literal["skops", "joblib"], data: Any, own: frozenset[str]
+    ) -> None:
         _refuse_unfitted(model)
         self._model = model = native.chosen(model)
         self._format = format
+        self._own = own
         self._layout = inference.layout_of(model, data)
         self.name_of_type = _model_type(model)
         self.lowerable = model
@@ -78,7 +83,7 @@ class Estimator:
         return engine.outputs(self._as_taken(rows))
 
     def files(self) -> dict[ModelFormat, bytes]:
-        return stored.dump(self._model, self._format)
+        return stored.dump(self._model, self._format, self._own)
 
     def packed(
         self,
@@ -87,7 +92,7 @@ class Estimator:
         targets: tuple[Target, ...],
         parts: Parts,
     ) -> Engine:
-        model = stored.load(files, targets, allow_pickle=True)
+        model = stored.load(files, targets, allow_pickle=True, own=self._own)
         return native.NativeEngine(model, signature, targets, parts)
 
     def libraries(self) -> dict[str, str]:

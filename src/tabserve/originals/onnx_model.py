@@ -19,7 +19,7 @@ from tabserve.errors import ArtifactError, MissingExtra, PackError, WrongFormat
 from tabserve.inference import Unknown
 from tabserve.output import Label, Target
 from tabserve.signature import Feature, Signature
-from tabserve.types import Array, Columns, Engine, Outputs, Parts
+from tabserve.types import Array, Engine, Outputs, Parts
 
 try:
     import onnx
@@ -104,7 +104,7 @@ class OnnxModel:
     def targets(self, rows: Any, target: Any | None) -> tuple[Target, ...]:
         signature = self.signature(rows, {}, "refuse")
         engine = OnnxModelEngine(self._content, signature, (), {}, self._file_name)
-        found = engine.run(_columns(rows, signature))
+        found = engine.run(inference.columns_of(rows, signature))
         if self._roles.label is None:
             return self._numbers(found, target)
         labels = np.asarray(found[self._roles.label]).reshape(-1)
@@ -152,7 +152,7 @@ class OnnxModel:
         return OnnxModelEngine(self._content, signature, targets, parts, self._file_name)
 
     def outputs(self, engine: Engine, rows: Any) -> Outputs:
-        return engine.predict(_columns(rows, self.signature(rows, {}, "refuse")))
+        return engine.predict(inference.columns_of(rows, self.signature(rows, {}, "refuse")))
 
     def files(self) -> dict[ModelFormat, bytes]:
         return {"onnx": self._content}
@@ -191,15 +191,6 @@ def _as_taken(feature: Feature, one: Input) -> Feature:
         )
     told = feature.model_dump() | {"nullable": feature.nullable and kind == "number"}
     return Feature(**told)
-
-
-def _columns(rows: Any, signature: Signature) -> Columns:
-    return {
-        feature.name: feature.array(
-            rows[feature.name].astype(object).where(rows[feature.name].notna(), None).tolist()
-        )
-        for feature in signature.features
-    }
 
 
 def _sorted(mapping: dict[Any, float]) -> tuple[Label, ...]:

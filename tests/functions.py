@@ -1,0 +1,26 @@
+"""Functions of a user's, which are models."""
+
+from typing import Any
+
+import numpy as np
+
+
+def doubled(columns: dict[str, Any]) -> Any:
+    return 2 * columns["age"] + np.nan_to_num(columns["income"])
+
+
+async def described(columns: dict[str, Any]) -> list[dict[str, Any]]:
+    return [
+        {"group": "old" if age > 50 else "jung", "where": f"{city}!"[-1] == "!", "age": age / 3}
+        for age, city in zip(columns["age"], columns["city"], strict=True)
+    ]
+
+
+class Scaled:
+    """Made once, when it is loaded."""
+
+    def __init__(self) -> None:
+        self.factor = 3
+
+    def predict(self, columns: dict[str, Any]) -> dict[str, Any]:
+        return {"a": columns["age"] * self.factor, "b": columns["member"]}

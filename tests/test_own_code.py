@@ -1,0 +1,184 @@
+"""Functions and modules of the user's own: named, carried, and run only where that is allowed."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import joblib
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.linear_model import LinearRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
+
+import tabserve
+from tabserve import carried, repository
+from tabserve.artifact import Artifact
+from tabserve.errors import ArtifactError, PackError, UntrustedModel
+from tests.functions import described, doubled
+
+ROWS = pd.DataFrame({"age": [20.0, 30.0, 50.0, 60.0], "income": [1.0, 2.0, 4.0, 8.0]})
+CODE = """
+from pathlib import Path
+from sklearn.base import BaseEstimator, TransformerMixin
+from steps.numbers import FACTOR
+
+class Times(TransformerMixin, BaseEstimator):
+    def fit(self, rows, target=None):
+        return self
+
+    def transform(self, rows):
+        return rows * FACTOR
+
+def plus(columns):
+    return columns["age"] + FACTOR + len(Path(__file__).with_name("words.txt").read_text())
+"""
+
+
+@pytest.fixture
+def code(tmp_path: Path) -> Iterator[Path]:
+    """A folder with a package, which nothing imports yet."""
+    folder = tmp_path / "src"
+    write(folder, factor=10)
+    yield folder
+    forget()
+
+
+def write(folder: Path, factor: int) -> None:
+    (folder / "steps").mkdir(parents=True, exist_ok=True)
+    (folder / "steps" / "__init__.py").write_text(CODE)
+    (folder / "steps" / "numbers.py").write_text(f"FACTOR = {factor}")
+    (folder / "steps" / "words.txt").write_text("words")
+
+
+def forget() -> None:
+    for name in [name for name in sys.modules if name.partition(".")[0] == "steps"]:
+        del sys.modules[name]
+    sys.meta_path[:] = [f for f in sys.meta_path if not isinstance(f, carried._Carried)]
+
+
+def pack(model: Any, out: Path, version: str = "1", **options: Any) -> Artifact:
+    return Artifact(tabserve.pack(model, out, name="m", version=version, data=ROWS, **options))
+
+
+def pack_pipeline(code: Path, out: Path, version: str = "1", **options: Any) -> Artifact:
+    """One with a transformer of the folder's own."""
+    with carried.importable(carried.read(code), code):
+        from steps import Times  # type: ignore[import-not-found]
+    model = make_pipeline(Times(), LinearRegression()).fit(ROWS, [1.0, 2.0, 3.0, 4.0])
+    artifact = pack(model, out, version, code=code, **options)
+    forget()
+    return artifact
+
+
+def answers(artifact: Artifact, part: str = "value", **allowed: bool) -> Any:
+    engine = repository.load(artifact, allow_code=True, **allowed).engine
+    return engine.predict({name: ROWS[name].to_numpy() for name in ROWS})[part].tolist()
+
+
+def test_a_function_is_run_only_where_that_is_allowed(tmp_path: Path) -> None:
+    artifact = pack(doubled, tmp_path)
+    assert artifact.manifest.function == "tests.functions:doubled"
+    with pytest.raises(UntrustedModel, match="--allow-code"):
+        repository.load(artifact)
+    assert answers(artifact) == doubled({name: ROWS[name] for name in ROWS}).tolist()
+
+
+def test_what_an_answer_of_a_function_lacks_is_told_when_it_is_packed(tmp_path: Path) -> None:
+    for wrong, message in [
+        (described, "fails on rows of its own sample data: KeyError"),
+        (np.zeros, "cannot be packed|fails on rows"),
+    ]:
+        with pytest.raises(PackError, match=message):
+            pack(wrong, tmp_path)
+
+
+@pytest.mark.parametrize("format", ["skops", "joblib"])
+def test_a_transformer_of_ones_own_is_carried_beside_the_model(
+    code: Path, format: Any, tmp_path: Path
+) -> None:
+    artifact = pack_pipeline(code, tmp_path / "models", format=format)
+    assert {"code/steps/__init__.py", "code/steps/numbers.py"} <= artifact.manifest.files.keys()
+    with pytest.raises(UntrustedModel, match="--allow-code"):
+        repository.load(artifact, allow_pickle=True)
+    assert len(answers(artifact, allow_pickle=format == "joblib")) == len(ROWS)
+    assert "steps" in sys.modules
+
+
+def test_each_version_computes_with_the_modules_that_it_carries(code: Path, tmp_path: Path) -> None:
+    out = tmp_path / "models"
+    first = pack_pipeline(code, out)
+    old = repository.load(first, allow_code=True).engine
+    write(code, factor=1000)
+    second = pack_pipeline(code, out, "2")
+    new = repository.load(second, allow_code=True).engine
+    for engine, artifact in ((old, first), (new, second)):
+        columns = {name: ROWS[name].to_numpy() for name in ROWS}
+        found = engine.predict(columns)["value"]
+        np.testing.assert_allclose(found, artifact.golden().outputs["value"], rtol=1e-12)
+
+
+def test_a_carried_function_reads_what_lies_beside_it(code: Path, tmp_path: Path) -> None:
+    with carried.importable(carried.read(code), code):
+        from steps import plus
+    artifact = pack(plus, tmp_path / "models", code=code)
+    forget()
+    assert answers(artifact) == (ROWS["age"] + 15).tolist()
+
+
+def test_a_carried_file_that_was_changed_is_not_run(code: Path, tmp_path: Path) -> None:
+    artifact = pack_pipeline(code, tmp_path / "models")
+    (artifact.folder / "code/steps/numbers.py").write_text("raise SystemExit")
+    with pytest.raises(ArtifactError, match="was changed after packing"):
+        repository.load(artifact, allow_code=True)
+
+
+def test_what_a_server_cannot_import_is_told_before_anything_is_written(
+    code: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def of_this_test(rows: Any) -> Any:
+        return rows
+
+    steps = [FunctionTransformer(lambda rows: rows), FunctionTransformer(of_this_test)]
+    monkeypatch.syspath_prepend(str(code))
+    from steps import Times
+
+    for step, message in [
+        (steps[0], "pack it with --code"),
+        (steps[1], "pack it with --code"),
+        (Times(), "neither installed nor in the working directory"),
+    ]:
+        model = make_pipeline(step, LinearRegression()).fit(ROWS, [1, 2, 3, 4])
+        with pytest.raises(PackError, match=message):
+            pack(model, tmp_path / "models", format="joblib")
+    assert not (tmp_path / "models").exists()
+
+
+@pytest.mark.parametrize(("name", "message"), [
+    ("json.py", "as Python itself"), ("a b.py", "no plain name"),
+])  # fmt: skip
+def test_a_folder_that_cannot_be_carried_is_refused(
+    name: str, message: str, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_text("")
+    with pytest.raises(PackError, match=message):
+        carried.read(tmp_path)
+
+
+def test_a_model_file_that_needs_carried_modules_is_packed(code: Path, tmp_path: Path) -> None:
+    from tabserve import packing
+
+    with carried.importable(carried.read(code), code):
+        from steps import Times
+    model = make_pipeline(Times(), LinearRegression()).fit(ROWS, [1.0, 2.0, 3.0, 4.0])
+    joblib.dump(model, tmp_path / "m.joblib")
+    ROWS.to_csv(tmp_path / "rows.csv", index=False)
+    forget()
+    folder = packing.pack_from_files(
+        str(tmp_path / "m.joblib"), tmp_path / "rows.csv", target=None, allow_pickle=True,
+        code=code, name="m", version="1", out=tmp_path / "models",
+    )  # fmt: skip
+    forget()
+    assert len(answers(Artifact(folder))) == len(ROWS)
