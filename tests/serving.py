@@ -139,7 +139,7 @@ def masked(body: bytes) -> bytes:
 class HeldEngine:
     """Notes the rows of each call, and computes no call before `release` is set."""
 
-    name = "held"
+    name, reentrant = "held", False
 
     def __init__(self, held: bool = True) -> None:
         self.calls: list[int] = []
@@ -190,7 +190,7 @@ def service_with(
 class FailingEngine:
     """Raises, with the row in the message, as libraries like to do."""
 
-    name = "failing"
+    name, reentrant = "failing", False
 
     def __init__(self, kind: type[BaseException]) -> None:
         self._kind = kind
@@ -202,7 +202,7 @@ class FailingEngine:
 class ConstantEngine:
     """Answers the same for each row: the probability of the positive class."""
 
-    name = "constant"
+    name, reentrant = "constant", False
 
     def __init__(self, probability: float) -> None:
         self._probability = probability

@@ -461,7 +461,7 @@ from tabserve import Service, Settings, repository
 from tabserve.repository import LoadedModel
 
 class Engine:
-    name = "half"
+    name, reentrant = "half", False
     def predict(self, columns):
         return {"proba": np.array([0.5])}
 

@@ -13,6 +13,7 @@ from tabserve.settings import METRICS_FOLDER_VARIABLE
 _LATENCY_BUCKETS_S = (
     0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10
 )  # fmt: skip
+_ROLLOUT = "tabserve_rollout_"
 _PREDICTING = ("/predict", "/predict/batch")  # how the routes of predictions end
 _ROWS_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 4096, 16384)
 
@@ -63,6 +64,24 @@ class Metrics:
             "tabserve_log_lines_dropped", "Log lines lost because the log was too slow.", **own
         )
 
+        self.rollout = RolloutMetrics(own)
+
+    def of_rollout(self, model: str, live: str, tried: str) -> dict[str, float]:
+        """Totals over all workers, by the name of the metric without its first part; those of a
+        version have it after their name.
+        """
+        wanted, totals = {"model": model, "live": live, "tried": tried}, dict[str, float]()
+        for family in self._collected().collect():
+            if not family.name.startswith(_ROLLOUT):
+                continue
+            for sample in family.samples:
+                labels = dict(sample.labels)
+                version = labels.pop("version", "")
+                if labels == wanted and not sample.name.endswith("_created"):
+                    name = sample.name.removeprefix(_ROLLOUT).removesuffix("_total")
+                    totals[f"{name} {version}".strip()] = sample.value
+        return totals
+
     def exposition(self, accept: str) -> tuple[bytes, str]:
         """Body and content type, in the text format that the scraper prefers."""
         encode, content_type = choose_encoder(accept)
@@ -91,6 +110,39 @@ class Metrics:
         registry = CollectorRegistry()
         MultiProcessCollector(registry, folder)  # type: ignore[no-untyped-call]
         return registry
+
+
+class RolloutMetrics:
+    """Of a version that is tried beside the live one, computed for the same rows."""
+
+    def __init__(self, own: dict[str, Any]) -> None:
+        pair = ["model", "live", "tried"]
+        self.rows = Counter(f"{_ROLLOUT}rows", "Rows computed by both versions.", pair, **own)
+        self.equal_labels = Counter(
+            f"{_ROLLOUT}equal_labels", "Rows whose labels, or bands, were equal.", pair, **own
+        )
+        self.difference = Counter(
+            f"{_ROLLOUT}difference", "Sum of the absolute differences of the numbers.", pair, **own
+        )
+        self.largest_difference = Gauge(
+            f"{_ROLLOUT}largest_difference",
+            "The largest absolute difference of the numbers.",
+            pair,
+            multiprocess_mode="max",
+            **own,
+        )
+        self.dropped = Counter(
+            f"{_ROLLOUT}dropped_rows", "Rows not compared: there was no time for it.", pair, **own
+        )
+        self.failed = Counter(
+            f"{_ROLLOUT}failed_rows", "Rows that the other version could not compute.", pair, **own
+        )
+        self.calls = Counter(
+            f"{_ROLLOUT}timed_calls", "Calls of both for the same rows alone.", pair, **own
+        )
+        self.seconds = Counter(
+            f"{_ROLLOUT}timed_seconds", "Time of these calls.", [*pair, "version"], **own
+        )
 
 
 def _forget_dead_workers(folder: Path) -> None:

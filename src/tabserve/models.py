@@ -17,10 +17,14 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar
 
-from tabserve import compatibility, repository
+from tabserve import releases, repository
 from tabserve.artifact import MANIFEST, Artifact
 from tabserve.errors import ArtifactError, ModelNotReady, NotFound, OperatorError, ReleaseError
+from tabserve.metrics import RolloutMetrics
+from tabserve.releases import Plan
+from tabserve.rollout import Trial
 from tabserve.served import ServedModel, refusal_sentence
+from tabserve.settings import PROVEN
 from tabserve.types import timestamp
 
 logger = logging.getLogger("tabserve")
@@ -60,6 +64,9 @@ class Named:
     opened: Mapping[str, ServedModel] = field(default_factory=lambda: MappingProxyType({}))
     refusal: Refusal | None = None
     refused: Any = None  # what was tried and refused, so that it is not tried for ever
+    trial: Trial | None = None
+    trial_refusal: Refusal | None = None
+    planned: Any = None  # what `trial` or its refusal came of
 
 
 class Models:
@@ -83,14 +90,16 @@ class Models:
         watch: bool = True,
         run_dir: Path | None = None,
         on_refused: Callable[[Exception], None] = lambda error: None,
+        metrics: RolloutMetrics,
     ) -> None:
         self._path = path
         self._make = make
         self._on_refused = on_refused
+        self._metrics = metrics
         self._allow_breaking = allow_breaking
         self._is_alone = (path / MANIFEST).exists()
         self.is_watched = watch and not self._is_alone
-        self._proven = None if run_dir is None else run_dir / "proven"
+        self._proven = None if run_dir is None else run_dir / PROVEN
         self.on_change: Callable[[], None] = lambda: None
         self._refused_versions: dict[tuple[str, str], str] = {}
         self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
@@ -156,8 +165,11 @@ class Models:
         if self._thread is not None:
             self._jobs.put(None)
             self._thread.join(timeout_s)
-            self._thread = None
+            self._thread = self._seen = None
         for named in self.named.values():
+            if named.trial is not None:
+                named.trial.close()
+                self.named = {**self.named, named.name: replace(named, trial=None, planned=None)}
             for model in (named.live, *named.opened.values()):
                 model.close(timeout_s)
 
@@ -201,6 +213,7 @@ class Models:
         for found, folder in self._folders():
             if name is None or found == name:
                 self._refresh(found, folder, again)
+                self._refresh_trial(found, folder, again)
         self._asked.clear()
 
     def refusal_reason(self, error: Exception) -> str:
@@ -256,10 +269,11 @@ class Models:
         """Another one where something is to be done."""
         there = repository.versions(folder)
         try:
-            live = repository.live(folder)
+            live, plan = repository.live(folder), releases.read_plan(folder)
         except ArtifactError as error:
             return name, there, str(error)
-        return name, there, live, repository.identity(folder / live.version)
+        tried = [live.version] if plan is None else [live.version, plan.version]
+        return name, there, live, plan, [repository.identity(folder / each) for each in tried]
 
     def _refresh(self, name: str, folder: Path, again: bool) -> None:
         named = self.named.get(name)
@@ -288,14 +302,21 @@ class Models:
 
     def _switch(self, name: str, folder: Path, wanted: repository.Live, identity: Any) -> None:
         named = self.named.get(name)
+        logger.info("%s %s is being loaded", name, wanted.version)
         model = named.opened.get(wanted.version) if named is not None else None
         if model is None:
             model = self._make(_artifact(folder, wanted.version, name), name)
         if named is not None:
-            self._refuse_breaking(named, model, wanted.allow_breaking)
+            is_allowed = wanted.allow_breaking or self._allow_breaking
+            # A worker that starts anew may meet several steps as one.
+            is_allowed = is_allowed or wanted.version == self._proven_before(name, folder)
+            if named.live.is_ready and not is_allowed:  # else nobody can be its client
+                releases.refuse_breaking(named.live.manifest, model.manifest)
         model.wait()
         opened = dict(named.opened) if named is not None else {}
         opened.pop(wanted.version, None)
+        if named is not None and named.trial is not None:
+            named.trial.close()
         self._put(
             Named(
                 name,
@@ -310,18 +331,41 @@ class Models:
         before = "new" if named is None else f"before {named.version}"
         logger.info("%s %s is live (%s)", name, wanted.version, before)
 
-    def _refuse_breaking(self, named: Named, model: ServedModel, allowed: bool) -> None:
-        """Only where somebody can be a client of the live one."""
-        if allowed or self._allow_breaking or not named.live.is_ready:
+    def _refresh_trial(self, name: str, folder: Path, again: bool) -> None:
+        named = self.named.get(name)
+        if named is None or not named.live.is_ready:
             return
-        found = compatibility.breaking(named.live.manifest, model.manifest)
-        if found:
-            listed = "; ".join(f"{change.place}: {change.text}" for change in found)
-            raise ReleaseError(
-                f"{named.name} {model.manifest.version} would break the clients of "
-                f"{named.live.manifest.version} ({listed}). Promote it with --allow-breaking if "
-                "they know."
-            )
+        plan: Plan | None = None
+        try:
+            plan = releases.read_plan(folder)
+            identity = None if plan is None else repository.identity(folder / plan.version)
+            planned = (plan, identity, named.live)
+            if named.planned == planned and not (again and named.trial_refusal is not None):
+                return
+            if named.trial is not None:
+                named.trial.close()
+            named = replace(named, trial=None, trial_refusal=None, planned=planned)
+            if plan is not None:
+                model = self._tried(named, plan)
+                opened = MappingProxyType({**named.opened, plan.version: model})
+                trial = Trial(plan, named.live, model, self._metrics)
+                named = replace(named, opened=opened, trial=trial)
+                logger.info("%s %s is tried (%s)", name, plan.version, plan.kind)
+        except Exception as error:  # noqa: BLE001 - the live one answers alone, and all are told
+            version = "" if plan is None else plan.version
+            logger.error("%s %s is not tried: %s", name, version, refusal_sentence(error))
+            refusal = Refusal(version, self.refusal_reason(error), timestamp(time.time()))
+            named = replace(named, trial=None, trial_refusal=refusal)
+        self._put(named)
+
+    def _tried(self, named: Named, plan: Plan) -> ServedModel:
+        if plan.version == named.version:
+            raise ReleaseError(f"{plan.version} of {named.name} is live already.")
+        model = named.opened.get(plan.version) or self._made(named, plan.version)
+        if not self._allow_breaking:
+            releases.refuse_breaking(named.live.manifest, model.manifest)
+        model.wait()
+        return model
 
     def _refuse(self, name: str, version: str, error: Exception, tried: Any) -> None:
         logger.error("%s %s is not made live: %s", name, version, refusal_sentence(error))

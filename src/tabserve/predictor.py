@@ -1,8 +1,11 @@
 """Records to answers, those of several requests with one call of the engine."""
 
+import threading
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import accumulate, chain, pairwise
+from typing import Protocol
 
 import numpy as np
 
@@ -11,13 +14,22 @@ from tabserve.decoding import RecordDecoder, Records
 from tabserve.errors import BadModelOutput, InputProblem, Internal, InvalidInput
 from tabserve.output import Prediction, Renderer
 from tabserve.signature import Signature
-from tabserve.types import Engine, Values, new_ids, timestamp
+from tabserve.types import Engine, Outputs, Values, new_ids, timestamp
 
 # What becomes of a row: its answer, or why there is none.
 Outcome = Prediction | Exception
 
 # Of the model, to find the rows of one request that it fails on.
 MOST_CALLS = 64
+
+
+# Values, outputs, rows and seconds of one call of the model.
+Observer = Callable[[Values, Outputs, int, float], None]
+
+
+class HasValues(Protocol):
+    @property
+    def values(self) -> Values: ...
 
 
 class Predictor:
@@ -35,13 +47,16 @@ class Predictor:
         on_answered: Callable[[int], None],
         on_warning: Callable[[str], None] = lambda kind: None,
     ) -> None:
-        self._engine = engine
+        self._alone = threading.Lock()
+        self._predict = engine.predict if engine.reentrant else partial(self._in_turn, engine)
         self._manifest = manifest
         self._decoder = decoder
         self._renderer = renderer
         self._on_call = on_call
         self._on_answered = on_answered
         self._on_warning = on_warning
+        # Told what is computed for requests, where another version is compared with this one.
+        self.observer: Observer | None = None
 
     def __call__(self, requests: Sequence[Records]) -> Sequence[Sequence[Outcome]]:
         """The answers of each request, in the order of its rows, each answer with its id.
@@ -59,13 +74,28 @@ class Predictor:
                 raise self._placed(error, requests[0]) from None
             raise
 
+    def compute(self, values: Values) -> Outputs:
+        """For nobody's request, in any thread; raises whatever the model raises."""
+        return self._predict(values)
+
+    def _in_turn(self, engine: Engine, values: Values) -> Outputs:
+        """An engine that only one thread may call at a time."""
+        with self._alone:
+            return engine.predict(values)
+
     def _placed(self, error: InvalidInput, records: Records) -> InvalidInput:
         return self._decoder.placed(error, records.form, records.places)
 
     def _answers(self, requests: Sequence[Records]) -> list[list[Prediction]]:
         n_rows = sum([records.n_rows for records in requests])
         self._on_call(n_rows)
-        outputs = self._engine.predict(_joined(self._manifest.signature, requests))
+        values = joined(self._manifest.signature, requests)
+        if self.observer is None:
+            outputs = self._predict(values)
+        else:
+            began = time.perf_counter()
+            outputs = self._predict(values)
+            self.observer(values, outputs, n_rows, time.perf_counter() - began)
         answers = self._renderer.render(outputs, n_rows)
         self._complete(answers, requests)
         self._on_answered(n_rows)
@@ -151,7 +181,8 @@ class _Apart:
         return {0: error} if records.n_rows == 1 else {}
 
 
-def _joined(signature: Signature, requests: Sequence[Records]) -> Values:
+def joined(signature: Signature, requests: Sequence[HasValues]) -> Values:
+    """The rows of several requests one after the other."""
     if len(requests) == 1:
         return requests[0].values
     parts = [records.values for records in requests]

@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import BaseModel
 
 from tabserve import repository
-from tabserve.artifact import Artifact
+from tabserve.artifact import Artifact, Manifest
 from tabserve.batching import Batcher
 from tabserve.decoding import RecordDecoder, Records
 from tabserve.errors import ModelNotReady, OperatorError
@@ -114,6 +114,14 @@ class ServedModel:
             raise ModelNotReady(self._why_not_ready)
         return loaded
 
+    @property
+    def predictor(self) -> Predictor:
+        """Raises ModelNotReady."""
+        predictor = self._predictor
+        if predictor is None:
+            raise ModelNotReady(self._why_not_ready)
+        return predictor
+
     def answers(self, records: Records, deadline: float) -> "Future[list[Any]] | Computation":
         """The answers to records, in time: what a handler waits for. Of rows that fail alone there
         is the error in place of the answer.
@@ -138,9 +146,6 @@ class ServedModel:
         counter = self._metrics.row_errors
         for code in codes:
             counter.labels(self.manifest.name, self.manifest.version, code).inc()
-
-    def _count_warning(self, kind: str) -> None:
-        self._metrics.warnings.labels(self.manifest.name, self.manifest.version, kind).inc()
 
     def log_lines(self, records: Records, answers: Sequence[Outcome]) -> list[LogLine]:
         """What the log says of each prediction that was made."""
@@ -233,7 +238,7 @@ class ServedModel:
             self.renderer,
             on_call=self._metrics.batch_rows.observe,
             on_answered=self._answered.inc,
-            on_warning=self._count_warning,
+            on_warning=_count_by_type(self._metrics, self.manifest),
         )
         self._batcher = Batcher(
             self._predictor,
@@ -246,6 +251,11 @@ class ServedModel:
         # Not counted by hand: whoever waits for an answer of this model holds it.
         weakref.finalize(self, self._batcher.end).atexit = False
         self.on_ready()
+
+
+def _count_by_type(metrics: Metrics, manifest: Manifest) -> Callable[[str], None]:
+    """Not a method: a model that its own predictor held would not end with its last request."""
+    return lambda kind: metrics.warnings.labels(manifest.name, manifest.version, kind).inc()
 
 
 def _listed(feature: Feature, column: Sequence[Any] | Array) -> Sequence[Any]:

@@ -67,6 +67,7 @@ class Service:
             watch=not self.settings.reload,
             run_dir=self.settings.run_dir,
             on_refused=lambda error: self.on_refused(error),
+            metrics=self.metrics.rollout,
         )
         self.models.on_change = self._publish
         self._tables: dict[str, tuple[Named, list[Route]]] = {}
@@ -205,7 +206,7 @@ class Service:
         """Below /models/{name}; made once for each change."""
         made, routes = self._tables.get(named.name, (None, []))
         if made is not named:
-            routes = [*models.named_routes(self.models, named), *_model_routes(named.live)]
+            routes = [*models.named_routes(self.models, named, self.metrics), *_live_routes(named)]
             for version, model in {**named.opened, named.version: named.live}.items():
                 routes += [
                     route.below(f"/versions/{version}", "/versions/{version}")
@@ -218,7 +219,7 @@ class Service:
     def _default_routes(self) -> list[Route]:
         """Those without a name in their path."""
         named = self.models.default
-        return models.several_routes(self.models) if named is None else _model_routes(named.live)
+        return models.several_routes(self.models) if named is None else _live_routes(named)
 
     def _title(self) -> tuple[str, str]:
         """Of the docs: name and version."""
@@ -296,6 +297,14 @@ def resolve(settings: Settings) -> Service:
             f"Expected a tabserve.Service at {settings.path}, found {type(found).__name__}."
         )
     return found.with_settings(settings)
+
+
+def _live_routes(named: Named) -> list[Route]:
+    """Of the live version, and of the one that is tried beside it."""
+    routes, trial = _model_routes(named.live), named.trial
+    if trial is None or trial.plan.kind == "shadow":
+        return routes
+    return models.shared(routes, records.routes(trial.tried), trial.is_for_tried)
 
 
 def _model_routes(model: ServedModel) -> list[Route]:

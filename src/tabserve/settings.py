@@ -32,6 +32,9 @@ OTHER_VARIABLES = frozenset({"TABSERVE_API_KEY"})
 # before anything else is.
 METRICS_FOLDER_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 
+# In the folder that workers share: by name, the version that one of them proved last.
+PROVEN = "proven"
+
 # What Kubernetes sets in every pod where a Service is named tabserve or tabserve-something: nobody
 # meant them for us.
 _KUBERNETES_LINK = re.compile(r"TABSERVE_(\w+_)?(SERVICE_HOST|SERVICE_PORT\w*|PORT(_\d+_\w+)?)")

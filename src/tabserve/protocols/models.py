@@ -1,13 +1,15 @@
 """Which models there are: their names, versions, and what became of a new version."""
 
-from collections.abc import Iterator
-from dataclasses import asdict
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, replace
 from typing import Any
 
 from tabserve.errors import ModelNotReady, NotFound
 from tabserve.http import Route, json_response
+from tabserve.metrics import Metrics
 from tabserve.models import Models, Named
 from tabserve.openapi import error_answer
+from tabserve.rollout import has_labels
 from tabserve.served import ServedModel
 from tabserve.types import Handler, Pending, Request, Response
 
@@ -52,7 +54,23 @@ def several_routes(models: Models) -> list[Route]:
     ]
 
 
-def named_routes(models: Models, named: Named) -> Iterator[Route]:
+def shared(
+    ours: Iterable[Route], theirs: Iterable[Route], is_theirs: Callable[[Request], bool]
+) -> list[Route]:
+    """Routes that answer some requests by those of another model."""
+    handlers = {route.path: route.handler for route in theirs}
+
+    def of_both(route: Route) -> Route:
+        if route.path not in handlers:
+            return route
+        our, their = route.handler, handlers[route.path]
+        handler: Handler = lambda request: (their if is_theirs(request) else our)(request)  # noqa: E731
+        return replace(route, handler=handler)
+
+    return [of_both(route) for route in ours]
+
+
+def named_routes(models: Models, named: Named, metrics: Metrics) -> Iterator[Route]:
     """Of one name, beside those of its live version."""
 
     def described(request: Request) -> Response:
@@ -62,6 +80,10 @@ def named_routes(models: Models, named: Named) -> Iterator[Route]:
         refusal = None if now.refusal is None else asdict(now.refusal)
         return json_response(_summary(now) | {"versions": versions, "refused": refusal})
 
+    def rollout(request: Request) -> Response:
+        return json_response(_rollout(models.named[named.name], metrics))
+
+    yield Route("GET", "/rollout", rollout, template="/rollout")
     yield Route("GET", "", described, operation=_operation("The versions of the model", {}))
     for version in named.versions:
         model = named.live if version == named.version else named.opened.get(version)
@@ -116,6 +138,36 @@ def _version(named: Named, version: str) -> JSON:
         "live": version == named.version,
         "loaded": model is not None and model.is_ready,
         "predict": f"/models/{named.name}/versions/{version}/predict",
+    }
+
+
+def _rollout(named: Named, metrics: Metrics) -> JSON:
+    """Of all workers together; of this pair of versions since the server was started."""
+    trial = named.trial
+    if trial is None:
+        refusal = named.trial_refusal
+        return {"rollout": None, "refused": None if refusal is None else asdict(refusal)}
+    live, tried = trial.live.manifest, trial.tried.manifest
+    found = metrics.of_rollout(named.name, live.version, tried.version)
+    rows, calls = found.get("rows", 0.0), found.get("timed_calls", 0.0)
+
+    def mean_ms(version: str) -> float | None:
+        seconds = found.get(f"timed_seconds {version}", 0.0)
+        return 1000 * seconds / calls if calls else None
+
+    return {
+        "rollout": trial.plan.model_dump(),
+        "live": live.version,
+        "rows": int(rows),
+        "equal_labels": found.get("equal_labels", 0.0) / rows
+        if rows and has_labels(live)
+        else None,
+        "mean_difference": found.get("difference", 0.0) / rows if rows else None,
+        "largest_difference": found.get("largest_difference", 0.0) if rows else None,
+        "latency_ms": {version: mean_ms(version) for version in (live.version, tried.version)},
+        "dropped_rows": int(found.get("dropped_rows", 0.0)),
+        "failed_rows": int(found.get("failed_rows", 0.0)),
+        "refused": None,
     }
 
 

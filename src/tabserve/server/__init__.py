@@ -19,7 +19,7 @@ from rich.console import Console
 from tabserve.errors import InvalidSettings, OperatorError
 from tabserve.server.listening import Listener, bound
 from tabserve.server.starting import READY, refuse, resolved
-from tabserve.settings import METRICS_FOLDER_VARIABLE, Settings, is_loopback
+from tabserve.settings import METRICS_FOLDER_VARIABLE, PROVEN, Settings, is_loopback
 
 if TYPE_CHECKING:
     from tabserve.service import Service
@@ -102,7 +102,8 @@ def _shared_folder(settings: Settings) -> Iterator[Settings]:
     assert folder is not None
     metrics = folder / "metrics"
     try:
-        shutil.rmtree(metrics, ignore_errors=True)  # of the last run
+        for last in (metrics, folder / PROVEN):
+            shutil.rmtree(last, ignore_errors=True)  # of the last run
         metrics.mkdir(parents=True)
         (folder / READY).unlink(missing_ok=True)
     except OSError as error:

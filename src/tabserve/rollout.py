@@ -1,0 +1,259 @@
+"""A version that is tried beside the live one: who answers, and how far the two agree.
+
+What one of them has answered the other computes aside, in a thread that rests four times as long
+as it works, from a bounded queue: no answer waits for it, and the requests keep the processor.
+"""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from random import random
+from typing import Any
+
+import numpy as np
+import orjson
+
+from tabserve.artifact import Manifest
+from tabserve.auth import HEADER
+from tabserve.metrics import RolloutMetrics
+from tabserve.predictor import joined
+from tabserve.releases import Plan
+from tabserve.served import ServedModel
+from tabserve.types import Array, Outputs, Request, Values
+
+API_KEY = "api-key"
+
+# Rows that may wait to be compared, and those compared at a time.
+_MOST_WAITING = 8192
+_MOST_AT_ONCE = 1024
+# For so long rows gather, and so many times as long as it worked the thread then rests.
+_GATHER_S = 0.02
+_REST = 4.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Answered:
+    """One call of the model that answered."""
+
+    values: Values
+    outputs: Outputs
+    n_rows: int
+    seconds: float
+
+
+class Trial:
+    """live, tried: both ready."""
+
+    def __init__(
+        self, plan: Plan, live: ServedModel, tried: ServedModel, metrics: RolloutMetrics
+    ) -> None:
+        self.plan = plan
+        self.live = live
+        self.tried = tried
+        # The one whose answers are looked at, and the one that computes them again.
+        shown, other = (tried, live) if plan.kind == "canary" else (live, tried)
+        self._shown, self._aside = shown, _Aside(plan, shown, other, _Counted(live, tried, metrics))
+        shown.predictor.observer = self._aside.take
+
+    def close(self) -> None:
+        """Compare no more; returns at once."""
+        if self._shown.is_ready:
+            self._shown.predictor.observer = None
+        self._aside.close()
+
+    def is_for_tried(self, request: Request) -> bool:
+        """Whether the tried version answers it."""
+        if self.plan.sticky is None:
+            return random() < self.plan.share  # noqa: S311 - no secret
+        value = _sticky_value(request, self.plan.sticky)
+        return value is not None and self._place(value) < self.plan.share
+
+    def _place(self, value: Any) -> float:
+        """From 0 to 1, the same for a value in every worker, whatever the share is."""
+        told = f"{self.tried.manifest.name}\0{self.plan.version}\0".encode() + orjson.dumps(value)
+        return int.from_bytes(blake2b(told, digest_size=8).digest()) / 2**64
+
+
+def _sticky_value(request: Request, field: str) -> Any:
+    """None where it has none; of a batch that of the first record."""
+    if field == API_KEY:
+        return request.headers.get(HEADER.lower())
+    try:
+        content = orjson.loads(request.body)
+        if isinstance(content, list):
+            content = content[0]
+        elif isinstance(content.get("columns"), dict):
+            content = {name: column[0] for name, column in content["columns"].items()}
+        return content.get(field)
+    except (ValueError, LookupError, AttributeError, TypeError):
+        return None  # it will be refused
+
+
+class _Counted:
+    """The metrics of one pair of versions."""
+
+    def __init__(self, live: ServedModel, tried: ServedModel, metrics: RolloutMetrics) -> None:
+        pair = (live.manifest.name, live.manifest.version, tried.manifest.version)
+        self.rows = metrics.rows.labels(*pair)
+        self.equal_labels = metrics.equal_labels.labels(*pair)
+        self.difference = metrics.difference.labels(*pair)
+        self.largest_difference = metrics.largest_difference.labels(*pair)
+        self.dropped = metrics.dropped.labels(*pair)
+        self.failed = metrics.failed.labels(*pair)
+        self.calls = metrics.calls.labels(*pair)
+        self.seconds = {
+            model: metrics.seconds.labels(*pair, model.manifest.version) for model in (live, tried)
+        }
+        self._largest = 0.0
+
+    def compared(self, found: "Agreement") -> None:
+        self.rows.inc(found.n_rows)
+        self.equal_labels.inc(found.n_equal)
+        self.difference.inc(found.sum_of_differences)
+        if found.largest_difference > self._largest:
+            self._largest = found.largest_difference
+            self.largest_difference.set(self._largest)
+
+
+class _Aside:
+    """Computes again, with `other`, what `shown` has answered."""
+
+    def __init__(
+        self, plan: Plan, shown: ServedModel, other: ServedModel, counted: _Counted
+    ) -> None:
+        # Of a canary each answer is looked at: they are a share of the requests already.
+        self._share = plan.share if plan.kind == "shadow" else 1.0
+        self._shown = shown.manifest
+        self._other = other
+        # The live model, where only one thread may call it at a time, is not kept for many rows.
+        self._together = other.manifest.parity.joinable and (
+            plan.kind == "shadow" or other.loaded.engine.reentrant
+        )
+        self._seconds = counted.seconds[shown], counted.seconds[other]
+        self._counted = counted
+        self._waiting: deque[_Answered] = deque()
+        self._n_waiting = 0
+        self._wake = threading.Event()
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="tabserve-rollout", daemon=True)
+        self._thread.start()
+
+    def take(self, values: Values, outputs: Outputs, n_rows: int, seconds: float) -> None:
+        """Called on the path of requests: it only notes them."""
+        if self._share < 1 and random() >= self._share:  # noqa: S311 - no secret
+            return
+        if self._n_waiting + n_rows > _MOST_WAITING:
+            self._counted.dropped.inc(n_rows)
+            return
+        self._n_waiting += n_rows  # if two threads did so at once, the bound is a little off
+        self._waiting.append(_Answered(values, outputs, n_rows, seconds))
+        if not self._wake.is_set():
+            self._wake.set()
+
+    def close(self) -> None:
+        self._closing.set()
+        self._wake.set()
+
+    def _work(self) -> None:
+        while True:
+            self._wake.wait()
+            if self._closing.wait(_GATHER_S):
+                return
+            self._wake.clear()
+            while self._waiting:
+                began = time.monotonic()
+                self._compare(self._some())
+                if self._closing.wait(_REST * (time.monotonic() - began)):
+                    return
+
+    def _some(self) -> list[_Answered]:
+        found, n_rows = [self._waiting.popleft()], 0
+        while self._together and self._waiting and n_rows <= _MOST_AT_ONCE:
+            found.append(self._waiting.popleft())
+            n_rows += found[-1].n_rows
+        self._n_waiting = sum(answered.n_rows for answered in tuple(self._waiting))
+        return found
+
+    def _compare(self, answered: Sequence[_Answered]) -> None:
+        """The first alone and timed, as it was answered; the others together, if they may be."""
+        first, *others = answered
+        began = time.perf_counter()
+        if self._compare_together([first]):
+            self._seconds[0].inc(first.seconds)
+            self._seconds[1].inc(time.perf_counter() - began)
+            self._counted.calls.inc()
+        if others:
+            self._compare_together(others)
+
+    def _compare_together(self, answered: Sequence[_Answered]) -> bool:
+        n_rows = sum(one.n_rows for one in answered)
+        try:
+            values = self._values(answered, n_rows)
+            outputs = self._other.predictor.compute(values)
+            shown = {
+                part: np.concatenate([one.outputs[part] for one in answered])
+                for part in answered[0].outputs
+            }
+            found = agreement(self._shown, shown, self._other.manifest, outputs)
+        except Exception:  # noqa: BLE001 - counted; its message may hold a row
+            self._counted.failed.inc(n_rows)
+            return False
+        self._counted.compared(found)
+        return True
+
+    def _values(self, answered: Sequence[_Answered], n_rows: int) -> Values:
+        """With what the other version may be given and the one that answered has not."""
+        values = dict(joined(self._shown.signature, answered))
+        for feature in self._other.manifest.signature.features:
+            if feature.name not in values:
+                values[feature.name] = [None] * n_rows
+        return values
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Of two versions on some rows. n_equal: rows whose labels were."""
+
+    n_rows: int
+    n_equal: int
+    sum_of_differences: float
+    largest_difference: float
+
+
+def agreement(one: Manifest, outputs: Outputs, other: Manifest, others: Outputs) -> Agreement:
+    """Of each row the largest difference of any number counts."""
+    n_rows = len(next(iter(outputs.values())))
+    differences = np.zeros(n_rows)
+    for part in outputs.keys() & others.keys():
+        if not part.endswith("label") and outputs[part].shape == others[part].shape:
+            difference = np.abs(outputs[part] - others[part]).reshape(n_rows, -1)
+            differences = np.maximum(differences, difference.max(axis=1))
+    if not np.isfinite(differences).all():
+        raise ValueError("no finite numbers")
+    equal = np.ones(n_rows, dtype=bool)
+    labels, other_labels = _labels(one, outputs), _labels(other, others)
+    for part in labels.keys() & other_labels.keys():
+        equal &= labels[part] == other_labels[part]
+    return Agreement(n_rows, int(equal.sum()), float(differences.sum()), float(differences.max()))
+
+
+def _labels(manifest: Manifest, outputs: Outputs) -> dict[str, Array]:
+    """The classes that the rows were given; where the answer is a number, its bands."""
+    bands = manifest.output.bands if manifest.output is not None else None
+    if bands is not None:
+        (number,) = outputs.values()
+        names = np.array(bands.labels, dtype=object)
+        return {"": names[np.searchsorted(bands.edges, number, side="right")]}
+    labels = {part: array for part, array in outputs.items() if part.endswith("label")}
+    if not labels and manifest.output is not None and manifest.targets[0].kind == "classes":
+        (number,) = outputs.values()
+        return {"": number >= 0.5}
+    return labels
+
+
+def has_labels(manifest: Manifest) -> bool:
+    is_banded = manifest.output is not None and manifest.output.bands is not None
+    return is_banded or any(target.kind == "classes" for target in manifest.targets)
