@@ -329,7 +329,7 @@ def test_a_model_file_is_packed_and_a_pickle_only_when_allowed(tmp_path: Path, s
 @pytest.mark.parametrize(
     ("spec", "content", "message"),
     [
-        ("model.joblib", b"garbage", "cannot be read"),
+        ("model.joblib", b"garbage", "it is no pickle"),
         ("model.pkl", b"cno_such_module\nX\n.", "cannot be read"),
         ("absent.joblib", None, "Cannot read the model"),
         ("model.h5", b"", "Expected a model as FILE.skops"),

@@ -22,7 +22,7 @@ from pydantic import (
     model_validator,
 )
 
-from tabserve import carried
+from tabserve import carried, reading
 from tabserve.errors import ArtifactError, PackError
 from tabserve.lowered import Lowered
 from tabserve.output import Output, Target
@@ -36,6 +36,17 @@ SEAL = "manifest.json.sha256"
 GOLDEN = "golden.jsonl"
 GRAPH = "model.onnx"
 REFUSED = "refused.onnx"
+
+# Limits on what is read: far above any model of tables, and below what would take the memory of a
+# server that holds others. A feature that may be null has a golden row of its own.
+MAX_MANIFEST_BYTES = 2**25
+MAX_GOLDEN_BYTES = 2**28
+MAX_GOLDEN_ROWS = 20_000
+MAX_MODEL_BYTES = 2**32
+MAX_FILES = 1000
+
+# Of what a library says of a file: it may repeat what stands there.
+_MOST_CHARS = 300
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
@@ -105,7 +116,7 @@ class Manifest(BaseModel):
     version: str
     created: Moment
     model_type: str
-    model_files: dict[str, ModelFormat]
+    model_files: dict[str, ModelFormat] = Field(max_length=MAX_FILES)
     function: str | None = None
     engine: Literal["native", "onnx", "function"] = "native"
     lowered: Lowered | None = None
@@ -116,7 +127,7 @@ class Manifest(BaseModel):
     training_date: Moment
     parity: Parity
     libraries: dict[str, str]
-    files: dict[str, str]
+    files: dict[str, str] = Field(max_length=MAX_FILES)
 
     @field_validator("name", "version")
     @classmethod
@@ -166,7 +177,10 @@ class GoldenRows(BaseModel):
 
     @classmethod
     def from_bytes(cls, text: bytes) -> Self:
-        lines = [orjson.loads(line) for line in text.splitlines()]
+        written = text.splitlines()
+        if len(written) > MAX_GOLDEN_ROWS:
+            raise ValueError(f"{len(written)} rows, expected at most {MAX_GOLDEN_ROWS}")
+        lines = [orjson.loads(line) for line in written]
         parts = lines[0]["outputs"] if lines else {}
         outputs: Outputs = {
             part: np.array([line["outputs"][part] for line in lines], dtype=_dtype(part))
@@ -185,8 +199,9 @@ class Artifact:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         try:
-            content = (folder / MANIFEST).read_bytes()
-            if (folder / SEAL).read_bytes() != seal(content):
+            content = reading.read(folder, MANIFEST, MAX_MANIFEST_BYTES)
+            sealed = seal(content)
+            if reading.read(folder, SEAL, len(sealed)) != sealed:
                 raise ArtifactError(
                     f"{folder / MANIFEST} was changed after packing: its sha256 is not that in "
                     f"{SEAL}. Pack the model again, or restore the file."
@@ -200,8 +215,9 @@ class Artifact:
             first = error.errors(include_url=False, include_input=False)[0]
             place = ".".join(map(str, first["loc"])) or "the file itself"
             raise ArtifactError(
-                f"{folder / MANIFEST} is no manifest of format {FORMAT_VERSION}: {first['msg']} "
-                f"at {place}. Pack the model again with this version of tabserve."
+                f"{folder / MANIFEST} is no manifest of format {FORMAT_VERSION}: "
+                f"{first['msg'][:_MOST_CHARS]} at {place[:_MOST_CHARS]}. Pack the model again with "
+                "this version of tabserve."
             ) from None
 
     def read(self, name: str) -> bytes:
@@ -210,7 +226,7 @@ class Artifact:
         if expected is None:
             raise ArtifactError(f"{self.folder / MANIFEST} names no file {name!r}.")
         try:
-            content = (self.folder / name).read_bytes()
+            content = reading.read(self.folder, name, most_bytes(name))
         except OSError as error:
             raise ArtifactError(f"Cannot read {self.folder / name}: {error.strerror}.") from None
         found = hashlib.sha256(content).hexdigest()
@@ -232,8 +248,19 @@ class Artifact:
     def golden(self) -> GoldenRows:
         try:
             return GoldenRows.from_bytes(self.read(GOLDEN))
-        except (ValueError, LookupError, TypeError) as error:
-            raise ArtifactError(f"{self.folder / GOLDEN} cannot be read: {error}.") from None
+        except (ValueError, LookupError, TypeError, OverflowError) as error:
+            told = str(error).partition("\n")[0][:_MOST_CHARS]
+            raise ArtifactError(f"{self.folder / GOLDEN} cannot be read: {told}.") from None
+
+
+def most_bytes(name: str) -> int:
+    """That a file of an artefact may have, beside the manifest."""
+    return MAX_GOLDEN_BYTES if name == GOLDEN else MAX_MODEL_BYTES
+
+
+def _refuse_too_large(name: str, n_bytes: int, most: int) -> None:
+    if n_bytes > most:
+        raise PackError(f"{name} would have {n_bytes} bytes; expected at most {most}.")
 
 
 def seal(manifest: bytes) -> bytes:
@@ -252,8 +279,12 @@ def write(out: Path, manifest: Manifest, files: Mapping[str, bytes], replace: bo
         raise PackError(
             f"{folder} exists already; choose another version, or say --replace to overwrite it."
         )
+    for name, content in files.items():
+        _refuse_too_large(name, len(content), most_bytes(name))
     hashes = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
     manifest = manifest.model_copy(update={"files": hashes})
+    described = (manifest.model_dump_json(indent=2) + "\n").encode()
+    _refuse_too_large(MANIFEST, len(described), MAX_MANIFEST_BYTES)
     # Beside its place, so that the last step is a rename within one file system; the leading dot
     # keeps a reader of the repository from taking it for a version.
     try:
@@ -264,7 +295,6 @@ def write(out: Path, manifest: Manifest, files: Mapping[str, bytes], replace: bo
             for name, content in files.items():
                 (unfinished / name).parent.mkdir(parents=True, exist_ok=True)
                 (unfinished / name).write_bytes(content)
-            described = (manifest.model_dump_json(indent=2) + "\n").encode()
             (unfinished / MANIFEST).write_bytes(described)
             (unfinished / SEAL).write_bytes(seal(described))
             if folder.exists():

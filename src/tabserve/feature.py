@@ -5,7 +5,7 @@ from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from tabserve.types import Array, Moment
 
@@ -18,6 +18,9 @@ EXACT_INTEGER_LIMIT = 2**53
 
 # No number that is admitted at a glance is larger, see Feature.admits.
 LARGEST_ADMITTED = 2**63
+
+# Of a feature: a schema with more would be too large to read.
+MAX_CATEGORIES = 100_000
 
 # How dates are held: in UTC, and as finely as JSON's text is read.
 MOMENTS = np.dtype("datetime64[us]")
@@ -49,7 +52,7 @@ class Feature(BaseModel):
     imputed: Literal["silent", "warn"] = "silent"
     dtype: str
     missing: Literal["none", "nan"] = "nan"
-    categories: tuple[Scalar, ...] | None = None
+    categories: tuple[Scalar, ...] | None = Field(default=None, max_length=MAX_CATEGORIES)
     unknown: Unknown = "refuse"
     minimum: float | None = None
     maximum: float | None = None

@@ -7,7 +7,7 @@ import numpy as np
 
 from tabserve.errors import MissingExtra, PackError
 from tabserve.output import Label, Target
-from tabserve.signature import Feature, Scalar, Signature
+from tabserve.signature import MAX_CATEGORIES, MAX_FEATURES, Feature, Scalar, Signature
 from tabserve.types import Columns
 
 try:
@@ -131,6 +131,8 @@ def signature_of(
     strangers = sorted(set(unknown) - set(names))
     if strangers:
         raise PackError(f"A policy names {', '.join(strangers)}, which is no feature.")
+    if len(names) > MAX_FEATURES:
+        raise PackError(f"The model has {len(names)} features; expected at most {MAX_FEATURES}.")
     known = _Knowledge() if model is None else _known(model, names)
     features = tuple(_feature(sample[name], known, unknown.get(name, "refuse")) for name in names)
     return Signature(features=features, layout=layout, extra_fields=extra_fields)
@@ -312,6 +314,11 @@ def _feature(column: Any, known: _Knowledge, unknown: Unknown) -> Feature:
     categories = known.categories.get(name)
     if categories is None and column.dtype == "category":
         categories = tuple(column.cat.categories.tolist())
+    if len(categories or ()) > MAX_CATEGORIES:
+        raise PackError(
+            f"The feature {name} has {len(categories or ())} categories; expected at most "
+            f"{MAX_CATEGORIES}. Give its encoder max_categories, or hash it."
+        )
     present = column.dropna()
     numeric = kind in ("integer", "number") and column.dtype != "category" and len(present) > 0
     return Feature(

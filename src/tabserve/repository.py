@@ -69,6 +69,8 @@ def find(path: str | Path) -> Artifact:
     Raises ArtifactError where there is none, or more than one name.
     """
     folder = Path(path)
+    if folder.is_symlink():  # it was the operator who named it; links below it are not followed
+        folder = folder.resolve()
     if (folder / MANIFEST).exists():
         return Artifact(folder)
     folders = name_folders(folder)
@@ -298,7 +300,7 @@ def _subfolders(folder: Path) -> list[Path]:
         return sorted(
             Path(entry.path)
             for entry in os.scandir(folder)
-            if entry.is_dir() and not entry.name.startswith(".")
+            if entry.is_dir(follow_symlinks=False) and not entry.name.startswith(".")
         )
     except OSError:
         return []

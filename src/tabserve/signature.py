@@ -2,20 +2,23 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from tabserve.errors import InvalidInput
-from tabserve.feature import EXACT_INTEGER_LIMIT, LARGEST_ADMITTED, Feature, Scalar
+from tabserve.feature import EXACT_INTEGER_LIMIT, LARGEST_ADMITTED, MAX_CATEGORIES, Feature, Scalar
 from tabserve.types import Columns, Values, n_rows
 from tabserve.validation import Checked, check, inexact_as_float, plain, problem
 
 __all__ = [
-    "EXACT_INTEGER_LIMIT", "LARGEST_ADMITTED", "Checked", "Feature", "Scalar", "Signature",
-    "inexact_as_float", "plain", "problem", "unusable",
+    "EXACT_INTEGER_LIMIT", "LARGEST_ADMITTED", "MAX_CATEGORIES", "MAX_FEATURES", "Checked",
+    "Feature", "Scalar", "Signature", "inexact_as_float", "plain", "problem", "unusable",
 ]  # fmt: skip
+
+# A request class with more would cost more than the model.
+MAX_FEATURES = 10_000
 
 
 class Signature(BaseModel):
@@ -28,9 +31,15 @@ class Signature(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    features: tuple[Feature, ...]
+    features: tuple[Feature, ...] = Field(min_length=1, max_length=MAX_FEATURES)
     layout: Literal["frame", "array", "text"] = "frame"
     extra_fields: Literal["refuse", "ignore"] = "refuse"
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> Self:
+        if len({feature.name for feature in self.features}) < len(self.features):
+            raise ValueError("two features have the same name")
+        return self
 
     def admits(self, values: Mapping[str, Sequence[Any]]) -> bool:
         """Whether every value may go to the model as it is."""

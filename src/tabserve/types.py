@@ -27,9 +27,17 @@ Values = Mapping[str, Sequence[Any] | Array]
 # outputs each part has the output's name before it: "price.value", "colour.proba".
 Outputs = dict[str, Array]
 
+
+def _in_utc(moment: datetime) -> datetime:
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("a moment before the year 1 or after the year 9999") from None
+
+
 # A point in time out of a file. In Python's own time zone: one of pydantic's that is alive when the
 # interpreter ends crashes it (pydantic/pydantic#12867).
-Moment = Annotated[datetime, AfterValidator(lambda moment: moment.astimezone(UTC))]
+Moment = Annotated[datetime, AfterValidator(_in_utc)]
 
 # The parts that an answer needs, and of a "proba" the only class whose probability it is, or None
 # for all.

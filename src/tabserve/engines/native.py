@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from threadpoolctl import ThreadpoolController
 
-from tabserve import boosters
+from tabserve import boosters, compression, pickles, skopsfile
 from tabserve.artifact import Exactness
 from tabserve.boosters import BoostedPipeline
 from tabserve.cpus import usable_cpus
@@ -92,8 +92,9 @@ def load(
     """The fitted model out of its file's bytes.
 
     own: modules of the user's whose types are trusted.
-    Raises UntrustedModel for a pickle without `allow_pickle`, and for a skops file with a type that
-    is not on the list.
+    Raises UntrustedModel for a pickle without `allow_pickle` or with imports that no model needs,
+    and for a skops file with a type that is not on the list; ArtifactError for one that is too
+    large.
     """
     if model_format == "joblib":
         if not allow_pickle:
@@ -101,7 +102,8 @@ def load(
                 "The model is a pickle (joblib), and loading it runs whatever code it holds. Pack "
                 "it as skops, or say --allow-pickle if you trust the one who made it."
             )
-        return joblib.load(io.BytesIO(content))
+        pickles.refuse_dangerous(content)
+        return joblib.load(compression.opened(content))
     untrusted = untrusted_types(content, own)
     if untrusted:
         raise UntrustedModel(
@@ -114,6 +116,7 @@ def load(
 
 
 def untrusted_types(content: bytes, own: frozenset[str] = frozenset()) -> list[str]:
+    skopsfile.check(content, "The model")
     try:
         found = skops.io.get_untrusted_types(data=content)
     except Exception as error:  # noqa: BLE001 - a hostile file can make it raise anything
