@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from tabserve import float32
 from tabserve.output import Target
@@ -49,10 +49,26 @@ class Link(BaseModel):
     score: tuple[float, float] | None = None
 
 
+# Of a feature, where rows are put into an order; see `alike`.
+MOST_PIECES = 8
+_BITS = 3
+_PIECES = np.arange(MOST_PIECES, dtype=np.uint16)
+
+
+class Cut(BaseModel):
+    """feature: its place. edges: ascending, where its numbers are cut into pieces."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    feature: int
+    edges: tuple[float, ...] = Field(max_length=MOST_PIECES - 1)
+
+
 class Lowered(BaseModel):
     """vocabularies: by feature, the values whose places stand for them in the graph.
     links: one for each target.
     safe_below: where all inputs are smaller, nothing in the graph overflows.
+    cuts: rows of the same pieces mostly go the same ways through the trees; see `alike`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -60,6 +76,7 @@ class Lowered(BaseModel):
     vocabularies: dict[str, tuple[Scalar, ...]]
     links: tuple[Link, ...]
     safe_below: float = 0.0
+    cuts: tuple[Cut, ...] = Field(default=(), max_length=4)
 
     @cached_property
     def _codes(self) -> dict[str, dict[Scalar | None, float]]:
@@ -83,6 +100,28 @@ class Lowered(BaseModel):
                 column = np.array(column, dtype=np.float64).astype(feature.dtype)
             columns.append(column)
         return np.ascontiguousarray(np.array(columns, dtype=np.float64).T)
+
+    def alike(self, matrix: Array) -> Array:
+        """Places of the rows in an order in which those of the same pieces are neighbours.
+
+        The highest bits of all features' pieces come first, then their next ones: rows that are
+        near in the order are near in all features (Morton's order).
+        """
+        keys = np.zeros(len(matrix), dtype=np.uint16)
+        for feature, edges, bits in self._pieces:
+            keys |= bits[edges.searchsorted(matrix[:, feature])]
+        return np.argsort(keys, kind="stable")
+
+    @cached_property
+    def _pieces(self) -> list[tuple[int, Array, Array]]:
+        """By cut: the feature, the edges, and of each piece its bits in the order's key."""
+        found = []
+        for place, cut in enumerate(reversed(self.cuts)):
+            bits = np.zeros(MOST_PIECES, dtype=np.uint16)
+            for bit in range(_BITS):
+                bits |= (_PIECES >> bit & 1) << (bit * len(self.cuts) + place)
+            found.append((cut.feature, np.array(cut.edges), bits))
+        return found
 
     def codes(self, signature: Signature) -> list[tuple[str, dict[Scalar | None, float] | None]]:
         """By feature, what its values are looked up in, if they are."""

@@ -37,6 +37,7 @@ from tabserve.lower import (
     wrappers,
     xgboost,
 )
+from tabserve.lower.cuts import cuts
 from tabserve.lower.graph import INPUT as INPUT
 from tabserve.lower.graph import CannotLower as CannotLower
 from tabserve.lower.graph import Column, Matrix, Vocabulary
@@ -217,7 +218,11 @@ def lower(model: Any, signature: Signature, parts: Parts) -> LoweredModel:
     main = file([score.value for score in scores], "scores")
     assert main is not None
     return LoweredModel(
-        plan=Lowered(vocabularies=vocabularies, links=tuple(score.link for score in scores)),
+        plan=Lowered(
+            vocabularies=vocabularies,
+            links=tuple(score.link for score in scores),
+            cuts=cuts(lowering.trees, len(columns)),
+        ),
         graph=main,
         refused=file(list(dict.fromkeys(lowering.refused_if_infinite)), "finite"),
         splits=file([value for value, _ in lowering.splits], "split"),

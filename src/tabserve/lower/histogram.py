@@ -88,6 +88,7 @@ def _tree(predictor: Any, target: int, n_categories: list[int]) -> Tree:
         missing_left=nodes["missing_go_to_left"],
         weight=nodes["value"],
         target=target,
+        cover=nodes["count"],
         members={
             int(node): _members(
                 predictor.raw_left_cat_bitsets[nodes["bitset_idx"][node]],

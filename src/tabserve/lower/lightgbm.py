@@ -149,6 +149,7 @@ def _tree(tree: dict[str, str], target: int) -> Tree:
         weight=np.append(np.zeros(n_inner), leaves),
         target=target,
         members=members,
+        cover=np.append(_array(tree, "internal_count"), _array(tree, "leaf_count")),
     )
 
 

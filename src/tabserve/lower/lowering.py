@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from tabserve.lower.graph import CannotLower, Graph, Matrix
+from tabserve.lower.tree import Tree
 from tabserve.lowered import Link
 from tabserve.types import Array, Parts
 
@@ -45,6 +46,8 @@ class Lowering:
     refused_if_infinite: list[str] = field(default_factory=list)
     # Of the graph, what trees decide on, with the thresholds by column.
     splits: list[tuple[str, Splits]] = field(default_factory=list)
+    # That decide on the inputs, and maybe on columns behind them.
+    trees: list[Tree] = field(default_factory=list)
 
     @property
     def only_class(self) -> int | None:

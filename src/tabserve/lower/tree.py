@@ -18,6 +18,7 @@ class Tree:
     A row goes left where its feature <= threshold (mode LEQ) or equals it (mode EQ), and where it
     is missing and missing_left. mode: None where all are LEQ.
     members: by node that decides on a category instead, those that go left.
+    cover: how many rows of the training came to each node, where the library says so.
     """
 
     left: Array
@@ -29,6 +30,7 @@ class Tree:
     target: int = 0
     mode: Array | None = None
     members: Mapping[int, Array] = field(default_factory=dict)
+    cover: Array | None = None
 
     @property
     def decides(self) -> Array:

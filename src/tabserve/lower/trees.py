@@ -79,4 +79,5 @@ def tree_of(tree: Any, weight: Array | None = None, target: int = 0) -> Tree:
         missing_left=tree.__getstate__()["nodes"]["missing_go_to_left"],
         weight=np.zeros(tree.node_count) if weight is None else weight,
         target=target,
+        cover=tree.n_node_samples,
     )

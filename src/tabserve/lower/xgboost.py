@@ -114,7 +114,7 @@ def _raw(model: Any, learner: dict[str, Any], matrix: Matrix, lowering: Lowering
         is_missing = graph.node("Equal", value, graph.constant(number, np.float32))
         value = graph.node("Where", is_missing, graph.constant(np.nan, np.float32), value)
     return sum_of_leaves_in_float32(
-        lowering, value, trees + _trees(learner, margins), _n_scores(learner)
+        lowering, matrix, value, trees + _trees(learner, margins), _n_scores(learner)
     )
 
 
@@ -191,6 +191,7 @@ def _tree(tree: dict[str, Any], target: int, n_categories: list[int]) -> Tree:
         weight=conditions,
         target=target,
         members=_members(tree, n_categories),
+        cover=np.array(tree["sum_hessian"]),
     )
 
 
