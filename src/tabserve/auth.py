@@ -5,10 +5,11 @@ import hashlib
 import os
 import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -17,8 +18,12 @@ from tabserve.types import Moment
 
 HEADER = "X-API-Key"
 
+# What a key is for: predictions and all that is told of models; metrics and what is told of models;
+# or everything.
+Role = Literal["predict", "metrics", "admin"]
+
 _NAME = r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}"
-_INLINE = re.compile(rf"({_NAME}):([0-9a-f]{{64}})")
+_INLINE = re.compile(rf"({_NAME}):([0-9a-f]{{64}})(?::(predict|metrics|admin))?")
 
 
 class Key(BaseModel):
@@ -29,6 +34,7 @@ class Key(BaseModel):
     name: str = Field(pattern=f"^{_NAME}$")
     hash: str = Field(pattern=r"^[0-9a-f]{64}$")
     created: Moment | None = None
+    role: Role = "predict"
 
 
 class _KeyFile(BaseModel):
@@ -41,7 +47,7 @@ class Keys:
     """Tells whose key it is.
 
     source: a file, which is read again when it changes, so that a revoked key is refused at once;
-    or NAME:HASH pairs separated by commas.
+    or NAME:HASH or NAME:HASH:ROLE separated by commas.
     Raises InvalidSettings where neither can be read.
     """
 
@@ -49,26 +55,35 @@ class Keys:
         inline = [_INLINE.fullmatch(pair.strip()) for pair in source.split(",")]
         if all(inline):
             self._path = None
-            self._read = (0, 0, 0), {pair[2]: pair[1] for pair in inline if pair}
+            self._read = (
+                (0, 0, 0),
+                {pair[2]: (pair[1], pair[3] or "predict") for pair in inline if pair},
+            )
         else:
             self._path = Path(source)
             # Version first: a change in between is then seen the next time.
             self._read = _version(self._path), _names(self._path)
 
-    def holder(self, key: str | None) -> str:
-        """The name that the key was given to. Raises Unauthorized, Forbidden."""
+    def holder(self, key: str | None, roles: Container[str] | None = None) -> str:
+        """The name that the key was given to. roles: of which the key must have one; None for any.
+
+        Raises Unauthorized, Forbidden.
+        """
         if not key:
             raise Unauthorized(f"Expected an API key in the header {HEADER}.")
         digest = hashlib.sha256(key.encode()).hexdigest()
         # How long a look-up by hash takes says something of the hash of what was sent, and so
         # nothing of a key.
-        name = self._current().get(digest)
-        if name is None:
+        known = self._current().get(digest)
+        if known is None:
             raise Forbidden("The API key is not known, or was revoked.")
+        name, role = known
+        if roles is not None and role not in roles:
+            raise Forbidden(f"The API key has the role {role}, which is not enough here.")
         return name
 
-    def _current(self) -> dict[str, str]:
-        """Name by hash."""
+    def _current(self) -> dict[str, tuple[str, str]]:
+        """Name and role by hash."""
         if self._path is not None:
             try:
                 version = _version(self._path)
@@ -81,8 +96,8 @@ class Keys:
         return self._read[1]
 
 
-def _names(path: Path) -> dict[str, str]:
-    return {key.hash: key.name for key in read_keys(path)}
+def _names(path: Path) -> dict[str, tuple[str, str]]:
+    return {key.hash: (key.name, key.role) for key in read_keys(path)}
 
 
 def _version(path: Path) -> tuple[int, int, int]:
@@ -105,7 +120,7 @@ def read_keys(path: Path) -> list[Key]:
         raise InvalidSettings(f"{path} is no file of keys as tabserve keys makes it.") from None
 
 
-def add_key(path: Path, name: str) -> str:
+def add_key(path: Path, name: str, role: Role = "predict") -> str:
     """The new key, which is nowhere else. Raises InvalidSettings where the name is taken."""
     key = f"ts_{secrets.token_urlsafe(32)}"
     if not re.fullmatch(_NAME, name):
@@ -114,7 +129,7 @@ def add_key(path: Path, name: str) -> str:
         if any(other.name == name for other in keys):
             raise InvalidSettings(f"{path} has a key named {name} already; revoke it first.")
         digest = hashlib.sha256(key.encode()).hexdigest()
-        keys.append(Key(name=name, hash=digest, created=datetime.now(UTC)))
+        keys.append(Key(name=name, hash=digest, created=datetime.now(UTC), role=role))
     return key
 
 

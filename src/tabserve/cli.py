@@ -228,13 +228,25 @@ def _repository(command: Callable[..., Any]) -> Callable[..., Any]:
 @_repository
 @click.option("--allow-breaking", is_flag=True, help="Even if it breaks clients of the live one.")
 @click.option("--allow-pickle", is_flag=True, help="Load a pickle in order to prove it.")
-def promote(name: str, version: str, path: Path, allow_breaking: bool, allow_pickle: bool) -> None:
+@click.option("--allow-code", is_flag=True, help="Run the user's own modules in order to prove it.")
+def promote(
+    name: str,
+    version: str,
+    path: Path,
+    allow_breaking: bool,
+    allow_pickle: bool,
+    allow_code: bool,
+) -> None:
     """Make VERSION of NAME the live one, in servers that run too, once it was proven here."""
     from tabserve import releases
 
     folder = releases.folder_of(path, name)
     live = releases.promote(
-        folder, version, allow_breaking=allow_breaking, allow_pickle=allow_pickle
+        folder,
+        version,
+        allow_breaking=allow_breaking,
+        allow_pickle=allow_pickle,
+        allow_code=allow_code,
     )
     click.echo(f"{name} {live.version} is live.")
 
@@ -297,12 +309,16 @@ def _keys_file(command: Callable[..., Any]) -> Callable[..., Any]:
 
 @keys.command("add")
 @click.argument("name")
+@click.option(
+    "--role", type=click.Choice(["predict", "metrics", "admin"]), default="predict",
+    show_default=True, help="metrics may not predict; admin may do everything.",
+)  # fmt: skip
 @_keys_file
-def add_key(name: str, path: Path) -> None:
+def add_key(name: str, role: Any, path: Path) -> None:
     """Make a key for NAME and show it, this once."""
     from tabserve import auth
 
-    key = auth.add_key(path, name)
+    key = auth.add_key(path, name, role)
     click.echo(f"The key of {name}, which is kept nowhere else:", err=True)
     click.echo(key)
 
@@ -314,7 +330,7 @@ def list_keys(path: Path) -> None:
     from tabserve import auth
 
     for key in auth.read_keys(path):
-        click.echo(f"{key.name}\t{_date(key.created)}")
+        click.echo(f"{key.name}\t{key.role}\t{_date(key.created)}")
 
 
 @keys.command("revoke")

@@ -16,7 +16,7 @@ from typing import Any
 
 import orjson
 
-from tabserve.auth import HEADER, Keys
+from tabserve.auth import HEADER, Keys, Role
 from tabserve.errors import (
     Internal,
     InvalidInput,
@@ -37,11 +37,18 @@ logger = logging.getLogger("tabserve")
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 
 
+# Of the keys that a route takes.
+ANY_ROLE: frozenset[Role] = frozenset({"predict", "metrics", "admin"})
+PREDICT: frozenset[Role] = frozenset({"predict", "admin"})
+ADMIN: frozenset[Role] = frozenset({"admin"})
+
+
 @dataclass(frozen=True)
 class Route:
     """One method on one exact path.
 
     public: needs no key. limited: counts against the rate limit.
+    roles: of the keys that it takes.
     template: the path with the names of models and versions left open, under which its latency is
     counted; the path itself where left out.
     operation: its OpenAPI operation; None keeps it out of the document.
@@ -52,6 +59,7 @@ class Route:
     handler: Handler
     public: bool = False
     limited: bool = False
+    roles: frozenset[Role] = ANY_ROLE
     operation: dict[str, Any] | None = field(default=None, compare=False)
     template: str = ""
 
@@ -138,7 +146,7 @@ class Dispatcher:
         if request.failure is not None:
             raise request.failure
         route = self._route(request)
-        client = request.client if route.public else self._holder(request)
+        client = request.client if route.public else self._holder(request, route)
         if route.limited and self._limiter is not None:
             self._admit(client, self._limiter)
         if len(request.body) > self.max_body:
@@ -155,11 +163,11 @@ class Dispatcher:
             raise MethodNotAllowed(allowed)
         return methods[method]
 
-    def _holder(self, request: Request) -> str:
+    def _holder(self, request: Request, route: Route) -> str:
         """Whose limit counts: the key's, or the address's where there are no keys."""
         if self._keys is None:
             return request.client
-        return "key:" + self._keys.holder(request.headers.get(HEADER.lower()))
+        return "key:" + self._keys.holder(request.headers.get(HEADER.lower()), route.roles)
 
     def _admit(self, client: str, limiter: RateLimiter) -> None:
         retry_after_s = limiter.admit(client)

@@ -116,6 +116,10 @@ class Models:
             )
 
     @property
+    def are_ready(self) -> bool:
+        return all(named.live.is_ready for named in self.named.values())
+
+    @property
     def default(self) -> Named | None:
         """That of the routes without a name: the only one, or the one that was chosen."""
         if self._default is None and len(self.named) > 1:
@@ -185,7 +189,10 @@ class Models:
             except Exception as error:  # noqa: BLE001 - handed to whoever waits
                 future.set_exception(error)
 
-        self._jobs.put(job)
+        if self._is_alone:
+            job()  # it has no thread, and comes to no more than a refusal
+        else:
+            self._jobs.put(job)
         return future
 
     def ask_for(self, name: str, version: str) -> ModelNotReady:
@@ -216,6 +223,45 @@ class Models:
                 self._refresh_trial(found, folder, again)
         self._asked.clear()
 
+    def promote(self, name: str, version: str, *, allow_breaking: bool = False) -> None:
+        """Load and prove it, say in the folder that it is live, and make it so. For the thread of
+        this object.
+
+        Raises NotFound, ReleaseError, and what refuses the version; then nothing was changed.
+        """
+        named = self._in_folder(name)
+        if version != named.version:
+            model = named.opened.get(version) or self._made(named, version)
+            if not (allow_breaking or self._allow_breaking):
+                releases.refuse_breaking(named.live.manifest, model.manifest)
+            model.wait()
+            opened = MappingProxyType({**named.opened, version: model})
+            self._put(replace(named, opened=opened))
+        releases.make_live(named.folder, version, allow_breaking=allow_breaking)
+        self.reload(name)
+
+    def rollback(self, name: str) -> None:
+        """The version live that was live before. For the thread of this object."""
+        releases.rollback(self._in_folder(name).folder)
+        self.reload(name)
+
+    def reload(self, name: str) -> None:
+        """What the folder says now. For the thread of this object. Raises ReleaseError."""
+        self._in_folder(name)
+        self.refresh(name, again=True)
+        for refusal in (self.named[name].refusal, self.named[name].trial_refusal):
+            if refusal is not None:
+                raise ReleaseError(refusal.reason)
+
+    def roll_out(self, name: str, plan: Plan | None) -> None:
+        """Try a version, or none any more. For the thread of this object."""
+        named = self._in_folder(name)
+        if plan is None:
+            releases.stop(named.folder)
+        else:
+            releases.begin(named.folder, plan)
+        self.reload(name)
+
     def refusal_reason(self, error: Exception) -> str:
         """What everybody may be told of why a version was refused."""
         if not isinstance(error, OperatorError):
@@ -226,6 +272,13 @@ class Models:
         return text
 
     # In the thread of this object.
+
+    def _in_folder(self, name: str) -> Named:
+        if self._is_alone:
+            raise ReleaseError("One version is served here, and no folder of a name.")
+        if name not in self.named:
+            raise NotFound(f"There is no model {name}.")
+        return self.named[name]
 
     def _work(self) -> None:
         self._load_live()

@@ -47,7 +47,12 @@ def folder_of(path: Path, name: str) -> Path:
 
 
 def promote(
-    folder: Path, version: str, *, allow_breaking: bool = False, allow_pickle: bool = False
+    folder: Path,
+    version: str,
+    *,
+    allow_breaking: bool = False,
+    allow_pickle: bool = False,
+    allow_code: bool = False,
 ) -> Live:
     """Make a version the live one, once it has reproduced its golden rows here.
 
@@ -57,7 +62,7 @@ def promote(
     before = _live_now(folder)
     if before is not None and before.version != version and not allow_breaking:
         _refuse_breaking(folder, before.version, artifact)
-    repository.load(artifact, allow_pickle=allow_pickle)
+    repository.load(artifact, allow_pickle=allow_pickle, allow_code=allow_code)
     return make_live(folder, version, allow_breaking=allow_breaking)
 
 

@@ -18,7 +18,7 @@ from tabserve.limits import RateLimiter
 from tabserve.logs import RequestLog
 from tabserve.metrics import Metrics
 from tabserve.models import Models, Named
-from tabserve.protocols import docs, models, records, status
+from tabserve.protocols import admin, docs, models, records, status
 from tabserve.served import ServedModel, refusal_sentence
 from tabserve.settings import PROCESS_SETTINGS, Rate, Settings
 
@@ -54,6 +54,7 @@ class Service:
         self._request_class = request or _request_class(self.settings.request)
         self._lock = threading.Lock()
         self._dispatcher: Dispatcher | None = None
+        self._admin_dispatcher: Dispatcher | None = None
         self._log: RequestLog | None = None
         self._is_draining = False
         self._extensions: list[Callable[[], dict[str, Any]]] = []
@@ -122,7 +123,7 @@ class Service:
                 self.models.close(self.settings.deadline)
             if self._log is not None:
                 self._log.close()
-            self._dispatcher = self._log = None
+            self._dispatcher = self._admin_dispatcher = self._log = None
 
     def fastapi(self) -> "FastAPI":
         """An ordinary FastAPI app, to be extended, mounted or served."""
@@ -146,6 +147,31 @@ class Service:
                     self._dispatcher = self._wired()
                     self.models.start()
         return self._dispatcher
+
+    def admin_dispatcher(self) -> Dispatcher:
+        """What answers on the admin port."""
+        self.dispatcher()
+        with self._lock:
+            if self._admin_dispatcher is None:
+                assert self._log is not None
+                self._admin_dispatcher = Dispatcher(
+                    self._admin_routes(),
+                    metrics=self.metrics,
+                    log=self._log,
+                    keys=self._keys,
+                    deadline_s=self.settings.deadline,
+                )
+        return self._admin_dispatcher
+
+    def _admin_routes(self) -> list[Route]:
+        routes = [*status.server_routes(self.metrics), *models.routes(self.models)]
+        routes += self._default_routes()
+        for named in self.models.named.values():
+            below = (f"/models/{named.name}", "/models/{name}")
+            own = [*models.told_routes(self.models, named, self.metrics)]
+            own += admin.routes(self.models, named.name)
+            routes += [route.below(*below) for route in own]
+        return [route for route in routes if not route.limited]
 
     def _wired(self) -> Dispatcher:
         settings = self.settings
@@ -193,6 +219,9 @@ class Service:
         dispatcher = self._dispatcher
         if dispatcher is not None:
             dispatcher.serve(self._routes())
+        admin_dispatcher = self._admin_dispatcher
+        if admin_dispatcher is not None:
+            admin_dispatcher.serve(self._admin_routes())
 
     def _routes(self) -> list[Route]:
         routes = [*status.server_routes(self.metrics), *models.routes(self.models)]

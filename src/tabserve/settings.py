@@ -42,7 +42,8 @@ _KUBERNETES_LINK = re.compile(r"TABSERVE_(\w+_)?(SERVICE_HOST|SERVICE_PORT\w*|PO
 # Those of the command that runs the processes, whatever a service in the user's code was given.
 PROCESS_SETTINGS = frozenset(
     {
-        "path", "host", "port", "workers", "supervise", "drain_delay", "framework", "reload",
+        "path", "host", "port", "admin_host", "admin_port", "workers",
+        "supervise", "drain_delay", "framework", "reload",
         "run_dir",
     }
 )  # fmt: skip
@@ -87,6 +88,11 @@ class Settings(BaseSettings):
         "127.0.0.1", "Address to listen on; one that is not loopback needs keys or --insecure."
     )
     port: int = _setting(8000, "Port to listen on; 0 takes a free one.", ge=0, le=65535)
+    admin_port: int | None = _setting(
+        None, "Port on which versions are promoted, rolled back and tried; 0 takes a free one. "
+        "Needs an admin key where there are keys.", ge=0, le=65535,
+    )  # fmt: skip
+    admin_host: str = _setting("127.0.0.1", "Address of the admin port.")
     workers: int = _setting(1, "Processes that answer requests.", ge=1, le=512)
     default_model: str | None = _setting(
         None, "Of several models the one that /predict means; without it each is under "

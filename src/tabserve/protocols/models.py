@@ -5,7 +5,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from tabserve.errors import ModelNotReady, NotFound
-from tabserve.http import Route, json_response
+from tabserve.http import PREDICT, Route, json_response
 from tabserve.metrics import Metrics
 from tabserve.models import Models, Named
 from tabserve.openapi import error_answer
@@ -70,8 +70,8 @@ def shared(
     return [of_both(route) for route in ours]
 
 
-def named_routes(models: Models, named: Named, metrics: Metrics) -> Iterator[Route]:
-    """Of one name, beside those of its live version."""
+def told_routes(models: Models, named: Named, metrics: Metrics) -> Iterator[Route]:
+    """What is told of one name."""
 
     def described(request: Request) -> Response:
         # Not of the name that these routes were made for: what it says may change before they do.
@@ -85,6 +85,11 @@ def named_routes(models: Models, named: Named, metrics: Metrics) -> Iterator[Rou
 
     yield Route("GET", "/rollout", rollout, template="/rollout")
     yield Route("GET", "", described, operation=_operation("The versions of the model", {}))
+
+
+def named_routes(models: Models, named: Named, metrics: Metrics) -> Iterator[Route]:
+    """Of one name, beside those of its live version."""
+    yield from told_routes(models, named, metrics)
     for version in named.versions:
         model = named.live if version == named.version else named.opened.get(version)
         inner = (
@@ -113,7 +118,7 @@ def _closed_routes(models: Models, name: str, version: str) -> list[Route]:
         Route("GET", "", metadata),
         Route("GET", "/metadata", metadata),
         Route("GET", "/ready", ready, public=True),
-        *(Route("POST", path, predict, limited=True) for path in _PREDICTING),
+        *(Route("POST", path, predict, limited=True, roles=PREDICT) for path in _PREDICTING),
     ]
 
 

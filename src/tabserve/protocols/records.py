@@ -5,7 +5,7 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from tabserve.errors import BadRequest, InvalidInput, TabserveError, UnsupportedMediaType
-from tabserve.http import Route, error_body, json_response, told
+from tabserve.http import PREDICT, Route, error_body, json_response, told
 from tabserve.output import Prediction
 from tabserve.predictor import Outcome
 from tabserve.served import ServedModel
@@ -95,6 +95,7 @@ def routes(model: ServedModel) -> list[Route]:
             "/predict",
             predict,
             limited=True,
+            roles=PREDICT,
             operation=_operation("Predict one record", record, prediction, examples),
         ),
         Route(
@@ -102,6 +103,7 @@ def routes(model: ServedModel) -> list[Route]:
             "/predict/batch",
             predict_batch,
             limited=True,
+            roles=PREDICT,
             operation=_operation(
                 "Predict a list of records, or columns, with one call of the model",
                 {

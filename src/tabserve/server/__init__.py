@@ -42,7 +42,9 @@ def serve(flags: Mapping[str, Any], console: Console) -> int:
         refuse_open_door(service.settings)
         _import_all(settings)
         listeners = [bound("main", settings.host, settings.port)]
-        _announce(service, listeners[0].url, console)
+        if settings.admin_port is not None:
+            listeners.append(bound("admin", settings.admin_host, settings.admin_port))
+        _announce(service, listeners, console)
         if settings.reload:
             from tabserve.server import reloading
 
@@ -51,9 +53,18 @@ def serve(flags: Mapping[str, Any], console: Console) -> int:
 
 
 def refuse_open_door(settings: Settings) -> None:
-    if not (settings.keys or settings.insecure or is_loopback(settings.host)):
+    hosts = [settings.host]
+    if settings.admin_port is not None:
+        hosts.append(settings.admin_host)
+        if settings.framework == "flask":
+            raise InvalidSettings(
+                "The admin port is the asynchronous server's (--framework fastapi); versions are "
+                "promoted without it too: tabserve promote NAME VERSION"
+            )
+    open_doors = [host for host in hosts if not is_loopback(host)]
+    if open_doors and not (settings.keys or settings.insecure):
         raise InvalidSettings(
-            f"{settings.host} can be reached from other machines, and there are no keys: make one "
+            f"{open_doors[0]} can be reached from other machines, and there are no keys: make one "
             "with tabserve keys add NAME --keys FILE and say --keys FILE, or say --insecure."
         )
 
@@ -125,12 +136,16 @@ def _configure_logging() -> None:
     logging.getLogger("tabserve").setLevel(logging.INFO)
 
 
-def _announce(service: "Service", address: str, console: Console) -> None:
+def _announce(service: "Service", listeners: list[Listener], console: Console) -> None:
     """Where it listens, where the docs are, and a request to paste."""
-    manifest = service.model.manifest
-    console.print(f"[bold]{manifest.name} {manifest.version}[/bold]  {manifest.model_type}")
+    address = listeners[0].url
+    for named in service.models.named.values():
+        manifest = named.live.manifest
+        console.print(f"[bold]{manifest.name} {manifest.version}[/bold]  {manifest.model_type}")
     console.print(f"  Address  {address}")
     console.print(f"  Docs     {address}/docs")
+    for listener in listeners[1:]:
+        console.print(f"  {listener.name.capitalize():<8} {listener.url}")
     console.print("  Try      ", end="")
     # Not wrapped and not marked up: it is to be pasted.
     console.print(curl(service, address), soft_wrap=True, markup=False, highlight=False)
@@ -139,7 +154,9 @@ def _announce(service: "Service", address: str, console: Console) -> None:
 def curl(service: "Service", address: str) -> str:
     examples = service.model.decoder.examples()
     record = orjson.dumps(examples[0]).decode() if examples else "{}"
-    parts = ["curl", "-s", f"{address}/predict", "-H", "Content-Type: application/json"]
+    name = service.model.manifest.name
+    below = "" if service.models.default is not None else f"/models/{name}"
+    parts = ["curl", "-s", f"{address}{below}/predict", "-H", "Content-Type: application/json"]
     words = " ".join(map(shlex.quote, [*parts, "-d", record]))
     if service.settings.keys:
         words += ' -H "X-API-Key: $KEY"'

@@ -6,8 +6,10 @@ import os
 import sys
 import time
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, NoReturn
 
+from tabserve.artifact import Manifest
 from tabserve.errors import ModelNotReady
 from tabserve.settings import Settings
 
@@ -40,8 +42,7 @@ def started(service: "Service", exit_code: int) -> "Service":
     settings = service.settings
     one_is_ready = None if settings.run_dir is None else settings.run_dir / READY
 
-    def ready() -> None:
-        manifest = service.model.manifest
+    def ready(manifest: Manifest) -> None:
         logger.info(
             "%s %s is ready after %.1f s (%s engine, %s golden rows reproduced)",
             manifest.name,
@@ -50,12 +51,15 @@ def started(service: "Service", exit_code: int) -> "Service":
             manifest.engine,
             manifest.parity.n_rows,
         )
+        if not service.models.are_ready:
+            return
         freeze()
         if one_is_ready is not None:
             one_is_ready.touch()
 
     service.on_refused = lambda error: refuse(error, exit_code)
-    service.model.on_ready = ready
+    for named in service.models.named.values():
+        named.live.on_ready = partial(ready, named.live.manifest)
     service.start()
     if settings.workers > 1 and one_is_ready is not None and one_is_ready.exists():
         # In the place of one that died, while the others answer.

@@ -63,10 +63,11 @@ class Worker:
 
     async def _listen(self) -> list[asyncio.Server]:
         loop = asyncio.get_running_loop()
-        turn = Turn(loop)
+        turn, service = Turn(loop), self._service
+        answering = {"main": service.dispatcher, "admin": service.admin_dispatcher}
         return [
             await loop.create_server(
-                partial(Connection, Door(turn, self._service.dispatcher), self._connections),
+                partial(Connection, Door(turn, answering[listener.name]), self._connections),
                 sock=listener.socket,
             )
             for listener in self._listeners

@@ -1,0 +1,93 @@
+"""What an operator does over HTTP, on a port of its own: promote, roll back, look again, try."""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from tabserve import releases
+from tabserve.errors import Conflict, InvalidInput, OperatorError
+from tabserve.http import ADMIN, Route, json_response
+from tabserve.models import Models
+from tabserve.types import Handler, Pending, Request, Response
+
+T = TypeVar("T", bound=BaseModel)
+
+
+class Promotion(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    version: str
+    allow_breaking: bool = False
+
+
+class Rollout(BaseModel):
+    """Of canary and shadow one, the version; as `tabserve rollout` takes them."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    canary: str | None = None
+    shadow: str | None = None
+    share: float | None = Field(default=None, ge=0, le=1)
+    sticky: str | None = None
+
+
+def routes(models: Models, name: str) -> list[Route]:
+    """Below /models/{name}."""
+
+    def promote(request: Request) -> Pending:
+        asked = _read(Promotion, request.body)
+        return done(
+            lambda: models.promote(name, asked.version, allow_breaking=asked.allow_breaking)
+        )
+
+    def rollback(request: Request) -> Pending:
+        return done(lambda: models.rollback(name))
+
+    def reload(request: Request) -> Pending:
+        return done(lambda: models.reload(name))
+
+    def begin(request: Request) -> Pending:
+        asked = _read(Rollout, request.body)
+        return done(lambda: models.roll_out(name, releases.plan(**asked.model_dump())))
+
+    def stop(request: Request) -> Pending:
+        return done(lambda: models.roll_out(name, None))
+
+    def done(action: Callable[[], None]) -> Pending:
+        def settled() -> None:
+            try:
+                action()
+            except OperatorError as error:
+                raise Conflict(models.refusal_reason(error)) from None
+
+        return Pending(models.do(settled), told)
+
+    def told(nothing: None) -> Response:
+        """As it is now in this worker; the others follow."""
+        named = models.named[name]
+        plan = None if named.trial is None else named.trial.plan.model_dump()
+        return json_response({"name": name, "live": named.version, "rollout": plan})
+
+    actions: dict[tuple[str, str], Handler] = {
+        ("POST", "/promote"): promote,
+        ("POST", "/rollback"): rollback,
+        ("POST", "/reload"): reload,
+        ("POST", "/rollout"): begin,
+        ("DELETE", "/rollout"): stop,
+    }
+    return [
+        Route(method, path, handler, roles=ADMIN, template=path)
+        for (method, path), handler in actions.items()
+    ]
+
+
+def _read(kind: type[T], body: bytes) -> T:
+    try:
+        return kind.model_validate_json(body)
+    except ValidationError as error:
+        found = error.errors(include_url=False, include_input=False, include_context=False)
+        raise InvalidInput(
+            [{"loc": ("body", *each["loc"]), "msg": each["msg"], "type": each["type"]}
+             for each in found]
+        ) from None  # fmt: skip

@@ -1,0 +1,168 @@
+"""Versions promoted, rolled back and tried over HTTP, by who may."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from tabserve import Service, auth, releases, repository
+from tabserve.auth import Role
+from tabserve.exchange import respond
+from tabserve.types import Request, Response
+from tests.serving import PATIENCE_S, settings
+
+ROLES: tuple[Role, ...] = ("predict", "metrics", "admin")
+
+
+@pytest.fixture
+def line(lines: Path, tmp_path: Path) -> Path:
+    """The folder of a name with 1.0.0 and 2.0.0, of which the higher is live."""
+    return Path(shutil.copytree(lines / "line", tmp_path / "models" / "line"))
+
+
+class Admin:
+    """A ready service with keys, asked on its admin port, or on the other one."""
+
+    def __init__(self, path: Path, folder: Path) -> None:
+        self.keys = {role: auth.add_key(folder / "keys.json", role, role) for role in ROLES}
+        self.service = Service(path, settings=settings(keys=str(folder / "keys.json")))
+        self.service.models.is_watched = False
+        self.service.wait(PATIENCE_S)
+
+    def __call__(
+        self,
+        method: str,
+        path: str,
+        role: Role | None = "admin",
+        *,
+        main: bool = False,
+        **body: Any,
+    ) -> Response:
+        core = self.service.dispatcher() if main else self.service.admin_dispatcher()
+        headers = {} if role is None else {"x-api-key": self.keys[role]}
+        return respond(core, Request(method, path, headers, orjson.dumps(body), "127.0.0.1"))
+
+    def live(self) -> str:
+        return str(orjson.loads(self("GET", "/models", main=True).body)["models"][0]["live"])
+
+
+@pytest.fixture
+def admin(line: Path, tmp_path: Path) -> Iterator[Admin]:
+    made = Admin(line.parent, tmp_path)
+    yield made
+    made.service.close()
+
+
+def told(response: Response) -> Any:
+    assert response.status == 200, response.body
+    return orjson.loads(response.body)
+
+
+def refused(response: Response) -> tuple[int, str, Any]:
+    body = orjson.loads(response.body)
+    return response.status, body["error"], body["detail"]
+
+
+def test_a_version_is_promoted_and_rolled_back(admin: Admin, line: Path) -> None:
+    answer = admin("POST", "/models/line/promote", version="1.0.0")
+
+    assert told(answer) == {"name": "line", "live": "1.0.0", "rollout": None}
+    assert (admin.live(), repository.live(line).version) == ("1.0.0", "1.0.0")
+    assert told(admin("POST", "/models/line/rollback"))["live"] == "2.0.0"
+    assert (admin.live(), repository.live(line).version) == ("2.0.0", "2.0.0")
+
+
+def test_a_version_that_cannot_be_served_is_not_promoted(admin: Admin, line: Path) -> None:
+    (line / "1.0.0" / "golden.jsonl").write_bytes(b"")
+
+    status, code, detail = refused(admin("POST", "/models/line/promote", version="1.0.0"))
+
+    assert (status, code) == (409, "conflict")
+    assert detail.startswith("line/1.0.0/golden.jsonl was changed after packing")
+    assert (admin.live(), repository.read_live(line)) == ("2.0.0", None)
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "detail"),
+    [
+        ({"version": "3.0.0"}, 404, "There is no version 3.0.0 of line."),
+        ({"version": "../../x"}, 404, "There is no version ../../x of line."),
+        ({}, 422, [{"loc": ["body", "version"], "msg": "Field required", "type": "missing"}]),
+    ],
+)
+def test_a_promotion_that_cannot_be_is_refused(
+    admin: Admin, body: dict[str, Any], status: int, detail: Any
+) -> None:
+    found = refused(admin("POST", "/models/line/promote", **body))
+
+    assert (found[0], found[2]) == (status, detail)
+
+
+def test_a_new_version_is_looked_for_when_that_is_asked(admin: Admin, line: Path) -> None:
+    admin("POST", "/models/line/promote", version="1.0.0")
+    (line / repository.LIVE).unlink()
+
+    assert told(admin("POST", "/models/line/reload"))["live"] == "2.0.0"
+
+
+def test_a_version_is_tried_and_no_more(admin: Admin, line: Path) -> None:
+    answer = told(admin("POST", "/models/line/rollout", canary="1.0.0", share=0.25))
+
+    assert answer["rollout"] == {
+        "kind": "canary", "version": "1.0.0", "share": 0.25, "sticky": None,
+    }  # fmt: skip
+    assert releases.read_plan(line) is not None
+    assert told(admin("GET", "/models/line/rollout"))["live"] == "2.0.0"
+    assert told(admin("DELETE", "/models/line/rollout"))["rollout"] is None
+    assert refused(admin("DELETE", "/models/line/rollout"))[0] == 409
+
+
+def test_a_single_version_has_nothing_to_promote(line: Path, tmp_path: Path) -> None:
+    alone = Admin(line / "1.0.0", tmp_path)
+
+    detail = "One version is served here, and no folder of a name."
+    for action, body in (("promote", {"version": "2.0.0"}), ("rollback", {}), ("reload", {})):
+        answer = alone("POST", f"/models/line/{action}", **body)
+        assert refused(answer) == (409, "conflict", detail)
+    alone.service.close()
+
+
+def test_each_route_takes_the_keys_of_its_roles_only(admin: Admin) -> None:
+    takes: dict[str, set[str]] = {}
+    for main in (True, False):
+        core = admin.service.dispatcher() if main else admin.service.admin_dispatcher()
+        for path, methods in core._routes.items():
+            if path.startswith(("/docs", "/redoc", "/openapi.json")):
+                continue
+            for method in methods:
+                for role in (None, *ROLES):
+                    status = admin(method, path, role, main=main).status
+                    is_let_in = status not in (401, 403)
+                    assert is_let_in or status == (401 if role is None else 403)
+                    if is_let_in:
+                        takes.setdefault(f"{method} {path}", set()).add(role or "nobody")
+
+    anybody = {"nobody", *ROLES}
+    assert {path for path, roles in takes.items() if roles == anybody} == {
+        "GET /health",
+        "GET /ready",
+        "GET /models/line/ready",
+        "GET /models/line/versions/1.0.0/ready",
+        "GET /models/line/versions/2.0.0/ready",
+    }
+    assert {path for path, roles in takes.items() if roles == {"admin"}} == {
+        "POST /models/line/promote",
+        "POST /models/line/rollback",
+        "POST /models/line/reload",
+        "POST /models/line/rollout",
+        "DELETE /models/line/rollout",
+    }
+    predicting = {path for path, roles in takes.items() if roles == {"predict", "admin"}}
+    assert {path.rpartition("/predict")[2] for path in predicting} == {"", "/batch"}
+    assert len(predicting) == 8
+    others = {path for path, roles in takes.items() if roles == set(ROLES)}
+    assert "GET /metrics" in others
+    assert all(path.startswith("GET ") for path in others)
