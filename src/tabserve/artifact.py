@@ -84,6 +84,7 @@ class Parity(BaseModel):
     """What packing found when it compared the engines with the original model.
 
     exactness: "bits" (equal) or "close" (within 1e-12 x scale).
+    unproven: there was no sample to take golden rows from.
     n_rows, n_hard_rows: golden rows, and rows made to be hard for a lowered graph.
     max_difference: the largest absolute one of the engine used.
     joinable: whether the answers stay in the class when rows of several requests are computed as
@@ -93,6 +94,7 @@ class Parity(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     exactness: Exactness
+    unproven: bool = False
     n_rows: int
     n_hard_rows: int = 0
     batch_sizes: list[int]

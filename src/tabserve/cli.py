@@ -144,11 +144,13 @@ def _serve_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.argument("path", required=False)
 @_serve_options
 def serve(**flags: Any) -> None:
-    """Serve PATH: a version's folder, a name's folder, a repository, or module:service."""
-    from tabserve import server
+    """Serve PATH: a version's folder, a name's folder, a repository, module:service, or a model
+    that is not packed: its file or module:attr.
+    """
+    from tabserve import unpacked
 
     given = {name: value for name, value in flags.items() if value is not None}
-    sys.exit(server.serve(given, Console(stderr=True)))
+    sys.exit(unpacked.serve(given, Console(stderr=True)))
 
 
 @main.command()

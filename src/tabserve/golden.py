@@ -61,22 +61,36 @@ def _of_the_sample(
 def _with_nulls(
     original: Engine, signature: Signature, golden: GoldenRows
 ) -> tuple[Signature, GoldenRows]:
-    """With a golden row more for each feature that may be null and in the sample never is.
+    """With a golden row more for each feature that may be null and in the sample never is; of very
+    many, several share a row.
 
     A feature may not be null after all where the model fails on that row.
     """
-    features, rows, outputs = [], list(golden.rows), [golden.outputs]
-    for feature in signature.features:
-        if feature.nullable and all(row[feature.name] is not None for row in golden.rows):
-            row = golden.rows[0] | {feature.name: None}
-            answer = _attempt(original, signature, row)
-            if answer is None:
-                # Made anew: a copy would keep what was derived from the old one.
-                feature = Feature(**feature.model_dump() | {"nullable": False})
-            else:
-                rows.append(row)
-                outputs.append(answer)
-        features.append(feature)
+    asked = [
+        feature.name
+        for feature in signature.features
+        if feature.nullable and all(row[feature.name] is not None for row in golden.rows)
+    ]
+    rows, outputs, never = list(golden.rows), [golden.outputs], set()
+    size = -(-len(asked) // MOST) or 1
+    groups = [asked[start : start + size] for start in range(0, len(asked), size)]
+    while groups:
+        group = groups.pop(0)
+        row = golden.rows[0] | dict.fromkeys(group)
+        answer = _attempt(original, signature, row)
+        if answer is not None:
+            rows.append(row)
+            outputs.append(answer)
+        elif len(group) == 1:
+            never.add(group[0])
+        else:
+            middle = len(group) // 2
+            groups = [group[:middle], group[middle:], *groups]
+    # Made anew: a copy would keep what was derived from the old one.
+    features = [
+        Feature(**feature.model_dump() | {"nullable": False}) if feature.name in never else feature
+        for feature in signature.features
+    ]
     proven = Signature(
         features=tuple(features), layout=signature.layout, extra_fields=signature.extra_fields
     )

@@ -1,13 +1,15 @@
 """Packing: a fitted model and a sample of its data become an artefact that was proven."""
 
+import hashlib
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from tabserve import boosters, carried, evaluation, sources, stored
-from tabserve.artifact import GOLDEN, Manifest, Metric, plain_name, write
+from tabserve import boosters, carried, evaluation, parity, sources, stored
+from tabserve.artifact import GOLDEN, Manifest, Metric, Parity, plain_name, write
 from tabserve.carried import refuse_unimportable
 from tabserve.choosing import choose
 from tabserve.errors import OperatorError, PackError
@@ -18,7 +20,7 @@ from tabserve.originals.estimator import Estimator
 from tabserve.originals.function import Function
 from tabserve.originals.onnx_model import OnnxModel
 from tabserve.output import Output, Renderer, Target
-from tabserve.signature import Signature
+from tabserve.signature import Feature, Signature
 
 
 def pack(
@@ -132,6 +134,74 @@ def pack_from_files(
     return pack(
         fitted, data=data, target=target, data_name=sample.name, training_date=made, **options
     )
+
+
+def pack_at_once(
+    spec: str, out: Path, *, data: Path | None, target: str | None, allow_pickle: bool
+) -> Path:
+    """Pack a model in order to serve it at once; its own file's hash is the version.
+
+    data: a CSV of sample rows. Without it the signature is what the model says of itself, no
+    golden rows prove it, and its own library computes it.
+    """
+    fitted, made = sources.load_model(spec, allow_pickle)
+    format: Literal["skops", "joblib"] = "joblib" if sources.is_pickle(spec) else "skops"
+    original = _original(fitted, format, None, frozenset())
+    contents = original.files()
+    version = hashlib.sha256(b"".join(contents.values()) or spec.encode()).hexdigest()[:12]
+    name = re.sub("[^A-Za-z0-9]+", "-", Path(spec).stem).strip("-") or "model"
+    if data is not None:
+        return pack_from_files(
+            spec, data, target=target, allow_pickle=allow_pickle, out=out, name=name,
+            version=version, format=format,
+        )  # fmt: skip
+    rows = original.usual_rows()
+    with original.computing(), _on_usual_rows():
+        signature = _anything_nullable(original.signature(rows, {}, "refuse"))
+        targets = original.targets(rows, None)
+        engine = original.engine(signature, targets, Renderer(targets, None).parts)
+        signature, _ = golden_rows(
+            engine, lambda chosen: original.outputs(engine, chosen), rows, signature
+        )
+    manifest = Manifest(
+        name=name,
+        version=version,
+        created=datetime.now(UTC),
+        model_type=original.name_of_type,
+        model_files={stored.file_name(format): format for format in contents},
+        engine="onnx" if isinstance(original, OnnxModel) else "native",
+        signature=signature,
+        targets=targets,
+        training_date=made,
+        parity=Parity(
+            exactness=original.exactness, unproven=True, n_rows=0, batch_sizes=[],
+            max_difference=0.0, joinable=False, cpu=parity.cpu_model(),
+        ),
+        libraries=original.libraries(),
+        files={},
+    )  # fmt: skip
+    files = {stored.file_name(format): content for format, content in contents.items()}
+    return write(out, manifest, files, replace=False)
+
+
+def _anything_nullable(signature: Signature) -> Signature:
+    """Until the model fails on it; and without what was observed, which was made up."""
+    told = {"nullable": True, "minimum": None, "maximum": None}
+    features = [Feature(**feature.model_dump() | told) for feature in signature.features]
+    return Signature(**signature.model_dump() | {"features": features})
+
+
+@contextmanager
+def _on_usual_rows() -> Iterator[None]:
+    try:
+        yield
+    except OperatorError:
+        raise
+    except Exception as error:
+        raise PackError(
+            "The model does not say enough of its features: it fails on a row made of what it "
+            f"says ({type(error).__name__}: {error}). Give sample rows with --data."
+        ) from error
 
 
 def _refuse_bad_name(value: str) -> None:

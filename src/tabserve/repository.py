@@ -1,6 +1,7 @@
 """The folder of artefacts: which version a path means, and loading one so that it is proven."""
 
 import ctypes
+import logging
 import os
 import time
 from contextlib import suppress
@@ -29,6 +30,8 @@ from tabserve.types import Engine, Parts
 
 # In the folder of a name: which of its versions is live.
 LIVE = "live.json"
+
+logger = logging.getLogger("tabserve")
 
 # What may be computed on an event loop: some times what handing it to a thread and back costs.
 _INLINE_S = 500e-6
@@ -162,7 +165,7 @@ def load(
     """
     manifest = artifact.manifest
     renderer = Renderer(manifest.targets, manifest.output)
-    golden = artifact.golden()
+    golden = None if manifest.parity.unproven else artifact.golden()
     engine: Engine
     if manifest.lowered is not None:
         for name in manifest.model_files:
@@ -172,6 +175,14 @@ def load(
         engine = _onnx_model(artifact, renderer.parts)
     else:
         engine = _with_own_code(artifact, renderer.parts, allow_pickle, allow_code, workers)
+    if golden is None:
+        logger.warning(
+            "%s %s is unproven: it was packed without sample rows, so nothing shows that it "
+            "answers here what it did where it was trained",
+            manifest.name,
+            manifest.version,
+        )
+        return LoadedModel(manifest, engine, 0.0)
     difference = _prove(engine, manifest, golden)
     _give_memory_back()
     inline_rows = int(_INLINE_S / _row_s(engine, manifest, golden)) if engine.reentrant else 0

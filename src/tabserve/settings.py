@@ -81,8 +81,8 @@ class Settings(BaseSettings):
     )
 
     path: str = _setting(
-        "models", "What to serve: a version's folder, a name's folder, a repository, or "
-        "module:service."
+        "models", "What to serve: a version's folder, a name's folder, a repository, "
+        "module:service, or a model that is not packed: its file or module:attr."
     )  # fmt: skip
     host: str = _setting(
         "127.0.0.1", "Address to listen on; one that is not loopback needs keys or --insecure."
@@ -125,6 +125,10 @@ class Settings(BaseSettings):
     allow_code: bool = _setting(
         False, "Allow running the modules that an artefact carries, or the function that it names."
     )
+    data: Path | None = _setting(
+        None, "CSV with sample rows, where PATH is the file of a model that is not packed."
+    )
+    target: str | None = _setting(None, "Column of those rows that holds the true answers.")
     rate_limit: str | None = _setting(
         None, "Predictions' requests per key, or per address where there are no keys, "
         "such as 100/minute."

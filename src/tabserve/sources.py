@@ -27,6 +27,10 @@ _FORMATS = {".skops": "skops", ".joblib": "joblib", ".pkl": "joblib", ".pickle":
 KINDS = ", ".join(f"FILE{suffix}" for suffix in (*_FORMATS, *boosters.LIBRARIES, ".onnx"))
 
 
+def is_pickle(spec: str) -> bool:
+    return _FORMATS.get(Path(spec).suffix) == "joblib"
+
+
 def load_model(
     spec: str, allow_pickle: bool, own: frozenset[str] = frozenset()
 ) -> tuple[Any, datetime]:

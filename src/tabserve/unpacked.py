@@ -1,0 +1,71 @@
+"""`tabserve serve` of a model that is not packed: it is packed into a folder that goes with it."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from tabserve import server
+from tabserve.errors import InvalidSettings
+from tabserve.importing import imported
+from tabserve.settings import Settings
+
+
+def serve(flags: Mapping[str, Any], console: Console) -> int:
+    """Serve what the settings name until a signal ends it; gives back the exit code.
+
+    flags: as for `server.serve`. Raises what that does, and what packing does.
+    """
+    settings = Settings.load(**flags)
+    if not _is_unpacked(settings.path):
+        if settings.data is not None:
+            raise InvalidSettings(
+                f"--data gives the sample rows of a model that is not packed; {settings.path} is."
+            )
+        return server.serve(flags, console)
+    if settings.reload:
+        raise InvalidSettings(f"--reload needs a packed model; pack {settings.path} first.")
+    maker, folder = os.getpid(), Path(tempfile.mkdtemp(prefix="tabserve-"))
+    try:
+        packed = {"path": str(_packed(settings, folder))}
+        # Whoever names a function wants it to run.
+        allowed = {"allow_code": True} if _is_named(settings.path) else {}
+        return server.serve({**flags, **packed, **allowed}, console)
+    finally:
+        if os.getpid() == maker:  # a worker that was forked comes by here too
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_unpacked(path: str) -> bool:
+    """A file, a folder of MLflow's, or module:attr that is no service."""
+    if _is_named(path):
+        from tabserve.service import Service
+
+        return not isinstance(imported(path), Service)
+    return Path(path).suffix in _SUFFIXES and not Path(path).is_dir()
+
+
+# Those that packing reads, which would import scikit-learn.
+_SUFFIXES = frozenset(
+    {".skops", ".joblib", ".pkl", ".pickle", ".json", ".ubj", ".txt", ".cbm", ".onnx"}
+)
+
+
+def _is_named(path: str) -> bool:
+    return ":" in path and not Path(path).exists()
+
+
+def _packed(settings: Settings, out: Path) -> Path:
+    from tabserve import packing
+
+    return packing.pack_at_once(
+        settings.path,
+        out,
+        data=settings.data,
+        target=settings.target,
+        allow_pickle=settings.allow_pickle,
+    )

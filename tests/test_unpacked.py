@@ -1,0 +1,155 @@
+"""A model that is not packed, served at once from its file."""
+
+from pathlib import Path
+from typing import Any
+
+import joblib
+import lightgbm
+import numpy as np
+import orjson
+import pandas as pd
+import pytest
+import skops.io
+import xgboost
+from rich.console import Console
+from sklearn.compose import make_column_transformer
+from sklearn.ensemble import HistGradientBoostingRegressor
+from sklearn.impute import SimpleImputer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder
+
+from tabserve import Service, checking, packing, server, unpacked
+from tabserve.errors import InvalidSettings, OperatorError, PackError
+from tests.functions import doubled
+from tests.serving import Client, client_of, settings
+
+random = np.random.default_rng(0)
+ROWS = pd.DataFrame({"age": random.integers(18, 90, 60), "pay": random.lognormal(7, 1, 60)})
+TARGET = (ROWS["age"] > 50).astype(int)
+CITY = ROWS.assign(city=random.choice(["Kiel", "Ulm"], 60))
+
+
+def served(spec: Any, out: Path, **options: Any) -> tuple[Client, Service]:
+    told = {"data": None, "target": None, "allow_pickle": False} | options
+    folder = packing.pack_at_once(str(spec), out, **told)
+    service = Service(folder, settings=settings(allow_pickle=told["allow_pickle"]))
+    service.wait(60)
+    return client_of(service, "fastapi"), service
+
+
+def features(client: Client) -> dict[str, tuple[str, bool]]:
+    told = client.get("/metadata").json()["features"]
+    return {feature["name"]: (feature["type"], feature["nullable"]) for feature in told}
+
+
+def boosted(path: Path) -> Any:
+    booster = xgboost.train({"objective": "binary:logistic"}, xgboost.DMatrix(ROWS, TARGET), 3)
+    booster.save_model(path)
+    return booster.predict(xgboost.DMatrix(ROWS[:3]))
+
+
+def test_a_booster_is_served_by_the_names_in_its_file_and_says_that_it_is_unproven(
+    tmp_path: Path,
+) -> None:
+    expected = boosted(tmp_path / "m.ubj")
+    client, service = served(tmp_path / "m.ubj", tmp_path)
+    assert features(client) == {"age": ("number", True), "pay": ("number", True)}
+    parity = client.get("/metadata").json()["parity"]
+    assert (parity["unproven"], parity["n_rows"]) == (True, 0)
+    body = orjson.dumps(ROWS[:3].to_dict("records"))
+    answers = client("POST", "/predict/batch", body).json()["predictions"]
+    assert [answer["probability"] for answer in answers] == expected.astype(float).tolist()
+    assert client.get("/openapi.json").status == 200
+    service.close()
+
+
+def test_a_pipeline_is_served_by_what_its_steps_know(tmp_path: Path) -> None:
+    columns = make_column_transformer(
+        (OneHotEncoder(), ["city"]), (SimpleImputer(), ["pay"]), remainder="passthrough"
+    )
+    model = make_pipeline(columns, LogisticRegression(max_iter=500)).fit(CITY, TARGET)
+    skops.io.dump(model, tmp_path / "m.skops")
+    client, service = served(tmp_path / "m.skops", tmp_path)
+    assert features(client) == {
+        "age": ("number", False), "pay": ("number", True), "city": ("string", False)
+    }  # fmt: skip
+    record = {"age": 40, "pay": None, "city": "Ulm"}
+    answer = client("POST", "/predict", orjson.dumps(record)).json()
+    row = pd.DataFrame([record | {"pay": np.nan}])[list(CITY)]
+    assert answer["probability"] == pytest.approx(model.predict_proba(row)[0, 1], abs=1e-12)
+    service.close()
+
+
+def test_with_sample_rows_it_is_packed_in_full(tmp_path: Path) -> None:
+    joblib.dump(HistGradientBoostingRegressor(max_iter=2).fit(ROWS, TARGET), tmp_path / "m.joblib")
+    ROWS.assign(y=TARGET).to_csv(tmp_path / "rows.csv", index=False)
+    client, service = served(
+        tmp_path / "m.joblib", tmp_path, data=tmp_path / "rows.csv", target="y", allow_pickle=True
+    )
+    told = client.get("/metadata").json()
+    assert not told["parity"]["unproven"]
+    assert told["metrics"][0]["data"] == "rows.csv"
+    assert told["features"][0]["type"] == "integer"
+    service.close()
+
+
+def test_check_warns_of_an_unproven_model(tmp_path: Path) -> None:
+    boosted(tmp_path / "m.json")
+    options: Any = {"data": None, "target": None, "allow_pickle": False}
+    folder = packing.pack_at_once(str(tmp_path / "m.json"), tmp_path, **options)
+    report = checking.check(str(folder))
+    assert report.exit_code == 1
+    assert "without sample rows" in {f.subject: f.text for f in report.findings}["golden rows"]
+
+
+def test_what_a_model_does_not_say_is_asked_for(tmp_path: Path) -> None:
+    sized = ROWS.assign(size=pd.Categorical(["S", "M"] * 30))
+    booster = lightgbm.train(
+        {"objective": "binary", "verbose": -1}, lightgbm.Dataset(sized, TARGET), 2
+    )
+    booster.save_model(tmp_path / "m.txt")
+    for spec in (tmp_path / "m.txt", "tests.functions:doubled"):
+        with pytest.raises(PackError, match="give sample rows with --data"):
+            served(spec, tmp_path)
+
+
+def flags_of(monkeypatch: pytest.MonkeyPatch, **flags: Any) -> dict[str, Any]:
+    """What the server is told, while the folder is there."""
+    told: dict[str, Any] = {}
+
+    def serve(given: Any, console: Console) -> int:
+        told.update(given, was_there=Path(given["path"], "manifest.json").exists())
+        return 0
+
+    monkeypatch.setattr(server, "serve", serve)
+    assert unpacked.serve(flags, Console(stderr=True)) == 0
+    return told
+
+
+def test_the_folder_goes_with_the_server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    boosted(tmp_path / "m.json")
+    told = flags_of(monkeypatch, path=str(tmp_path / "m.json"), port="0")
+    assert told["was_there"]
+    assert not Path(told["path"]).exists()
+    assert "allow_code" not in told
+
+
+def test_a_function_that_is_named_to_serve_may_run(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    ROWS.rename(columns={"pay": "income"}).to_csv(tmp_path / "rows.csv", index=False)
+    told = flags_of(
+        monkeypatch, path=f"tests.functions:{doubled.__name__}", data=str(tmp_path / "rows.csv")
+    )
+    assert told["allow_code"] is True
+
+
+@pytest.mark.parametrize(("flags", "message"), [
+    ({"path": "absent.ubj"}, "Cannot read the model absent.ubj"),
+    ({"path": "absent.ubj", "reload": True}, "--reload needs a packed model"),
+    ({"path": "models", "data": "rows.csv"}, "a model that is not packed"),
+])  # fmt: skip
+def test_what_cannot_be_served_at_once_is_told(flags: Any, message: str) -> None:
+    with pytest.raises((InvalidSettings, OperatorError), match=message):
+        unpacked.serve(flags, Console(stderr=True))
