@@ -355,6 +355,27 @@ def test_a_model_that_cannot_be_read_is_refused_with_a_sentence(
         sources.load_model(spec if ":" in spec else str(path), allow_pickle=True)
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("flavors: {python_function: {loader_module: m}}", "is code and no file of a model"),
+        ("flavors: {xgboost: {data: ../m.ubj}}", "names the file '../m.ubj', which is not there"),
+        ("flavors: {onnx: {}}", "does not say which file"),
+        ("[", "does not say what flavors there are"),
+        (None, "Expected a folder of MLflow's with MLmodel"),
+    ],
+)
+def test_a_folder_of_mlflows_that_cannot_be_read_is_refused_with_a_sentence(
+    tmp_path: Path, text: str | None, message: str
+) -> None:
+    (tmp_path / "m.ubj").write_bytes(b"{L")
+    (tmp_path / "mlflow").mkdir()
+    if text is not None:
+        (tmp_path / "mlflow" / "MLmodel").write_text(text)
+    with pytest.raises(PackError, match=message):
+        sources.load_model(str(tmp_path / "mlflow"), allow_pickle=True)
+
+
 def test_categories_and_labels_are_read_from_a_csv_file_as_they_stand_there(tmp_path: Path) -> None:
     heating = ["None", "Gas", "01", "NA"] * 10
     rows = pd.DataFrame({"heating": heating, "rooms": [1.0, None, 3.0, 4.0] * 10})

@@ -4,6 +4,7 @@ library says of rows that neither training nor packing saw.
 
 import asyncio
 import inspect
+import pickle
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -221,6 +222,17 @@ def table(columns: list[str]) -> Any:
     )
 
 
+def mlflow_folder(case: Case, flavour: str, file: str, **told: Any) -> Case:
+    """A folder as MLflow writes it, around the file of a model."""
+    case.model.rename(case.model.with_name(file))
+    key = "pickled_model" if flavour == "sklearn" else "data"
+    lines = [f"    {name}: {value}" for name, value in ({key: file} | told).items()]
+    others = ["  python_function:", "    loader_module: mlflow.sklearn"]
+    text = "\n".join(["flavors:", *others, f"  {flavour}:", *lines, "run_id: 1"])
+    case.model.with_name("MLmodel").write_text(text)
+    return Case(case.model.parent, case.rows, case.fresh, case.expected, case.options)
+
+
 FLOATS = [("X", __import__("skl2onnx").common.data_types.FloatTensorType([None, 2]))]
 ANY_CITY = {"unknown": {"city": "allow"}}
 
@@ -322,6 +334,22 @@ CASES: dict[str, Callable[[Path], Case]] = {
     "catboost .cbm, words": lambda folder: catboost_file(folder, "Logloss", WORD),
     "catboost .cbm, three": lambda folder: catboost_file(folder, "MultiClass", THREE),
     "catboost .cbm, a value": lambda folder: catboost_file(folder, "RMSE", VALUE),
+    "mlflow, sklearn": lambda folder: mlflow_folder(
+        saved(
+            fitted(LinearRegression(), ARRAY, FRESH_ARRAY, VALUE), folder / "m.pkl",
+            lambda model, path: path.write_bytes(pickle.dumps(model)), allow_pickle=True,
+        ),
+        "sklearn", "model.pkl", serialization_format="cloudpickle",
+    ),
+    "mlflow, xgboost": lambda folder: mlflow_folder(
+        xgboost_file(folder, "m.ubj", "binary:logistic", YES), "xgboost", "model.xgb"
+    ),
+    "mlflow, lightgbm": lambda folder: mlflow_folder(
+        lightgbm_file(folder, "l2", VALUE, ARRAY, FRESH_ARRAY), "lightgbm", "model.lgb"
+    ),
+    "mlflow, catboost": lambda folder: mlflow_folder(
+        catboost_file(folder, "RMSE", VALUE), "catboost", "model.cb"
+    ),
     "onnx, a table and a mapping": lambda folder: converted(
         folder, LogisticRegression().fit(ARRAY, WORD), ARRAY, FRESH_ARRAY, FLOATS
     ),

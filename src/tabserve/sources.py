@@ -7,7 +7,7 @@ from typing import Any, cast, get_args
 
 import numpy as np
 
-from tabserve import boosters
+from tabserve import boosters, mlflow
 from tabserve.engines import native
 from tabserve.errors import MissingExtra, OperatorError, PackError, WrongFormat
 from tabserve.importing import imported
@@ -28,7 +28,13 @@ KINDS = ", ".join(f"FILE{suffix}" for suffix in (*_FORMATS, *boosters.LIBRARIES,
 
 
 def is_pickle(spec: str) -> bool:
-    return _FORMATS.get(Path(spec).suffix) == "joblib"
+    return _FORMATS.get(_located(spec)[1]) == "joblib"
+
+
+def _located(spec: str) -> tuple[Path, str]:
+    """The file, and the suffix that says its format."""
+    path = Path(spec)
+    return mlflow.model_file(path) if path.is_dir() else (path, path.suffix)
 
 
 def load_model(
@@ -39,16 +45,18 @@ def load_model(
     own: the modules of the user's that are carried beside it.
     Raises UntrustedModel for a pickle without `allow_pickle`, PackError for what cannot be read.
     """
-    path = Path(spec)
-    if path.suffix in (*_FORMATS, *boosters.LIBRARIES, ".onnx"):
+    path, suffix = _located(spec)
+    if suffix in (*_FORMATS, *boosters.LIBRARIES, ".onnx"):
         try:
             content = path.read_bytes()
             made = datetime.fromtimestamp(path.stat().st_mtime, UTC)
         except OSError as error:
             raise PackError(f"Cannot read the model {spec}: {error.strerror}.") from None
-        return _read_model(content, path.suffix, allow_pickle, own, spec), made
+        return _read_model(content, suffix, allow_pickle, own, spec), made
     if ":" not in spec:
-        raise PackError(f"Expected a model as {KINDS} or module:attr, got {spec!r}.")
+        raise PackError(
+            f"Expected a model as {KINDS}, a folder of MLflow's or module:attr, got {spec!r}."
+        )
     found = imported(spec)
     is_fitted = hasattr(found, "fit") and not isinstance(found, type)
     return found if is_fitted else Function(spec, found), datetime.now(UTC)

@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
-from tabserve import server
+from tabserve import mlflow, server
 from tabserve.errors import InvalidSettings
 from tabserve.importing import imported
 from tabserve.settings import Settings
@@ -46,7 +46,9 @@ def _is_unpacked(path: str) -> bool:
         from tabserve.service import Service
 
         return not isinstance(imported(path), Service)
-    return Path(path).suffix in _SUFFIXES and not Path(path).is_dir()
+    if Path(path).is_dir():
+        return Path(path, mlflow.DESCRIPTION).exists()
+    return Path(path).suffix in _SUFFIXES
 
 
 # Those that packing reads, which would import scikit-learn.
