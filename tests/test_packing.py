@@ -13,6 +13,7 @@ import pytest
 import skops.io
 import threadpoolctl
 from sklearn.base import clone
+from sklearn.cluster import DBSCAN
 from sklearn.compose import make_column_transformer
 from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
 from sklearn.impute import SimpleImputer
@@ -229,9 +230,10 @@ def test_a_name_or_version_that_is_no_safe_file_name_is_refused(
     [
         (DecisionTreeClassifier(), {}, "DecisionTreeClassifier is not fitted"),
         (make_pipeline(StandardScaler(), LogisticRegression()), {}, "is not fitted"),
-        (StandardScaler().fit(NUMBERS), {}, "Expected a classifier or a regressor"),
+        (DBSCAN().fit(NUMBERS), {}, "Expected a classifier, a regressor"),
         (DecisionTreeClassifier, {}, "Expected a scikit-learn estimator"),
-        (lambda rows: rows, {}, "Expected a scikit-learn estimator"),
+        (lambda rows: rows, {}, "which a server cannot import"),
+        (object(), {}, "Expected a fitted scikit-learn estimator, or a function"),
         (TREE, {"target": "churn"}, "no column 'churn' to be the target"),
         (TREE, {"target": ["No"]}, "cannot be measured on the target"),
         (TREE, {"target": range(24)}, "cannot be measured on the target"),
