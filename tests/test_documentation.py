@@ -3,8 +3,12 @@ import shlex
 from pathlib import Path
 
 import click
+import pandas as pd
 import pytest
+from sklearn.pipeline import Pipeline
 
+import tabserve
+from tabserve.artifact import Artifact
 from tabserve.cli import main
 from tests import settings_page
 from tests.documentation import PAGES, ROOT, all_blocks
@@ -43,3 +47,16 @@ def test_a_documented_command_has_its_flags(line: str):
 def test_a_link_leads_to_a_file(page: Path):
     links = re.findall(r"\]\((?!https?:)([^)#]+)\)", page.read_text())
     assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+def test_the_documented_signature_is_one_of_the_churn_model(
+    tmp_path: Path, pipeline: Pipeline, customers: pd.DataFrame
+) -> None:
+    (example,) = [block.text for block in all_blocks("toml") if "[features." in block.text]
+    (tmp_path / "signature.toml").write_text(example)
+    folder = tabserve.pack(
+        pipeline, tmp_path, name="churn", version="1", data=customers, target="churn",
+        signature=tmp_path / "signature.toml",
+    )  # fmt: skip
+    tenure, _, total, contract = Artifact(folder).manifest.signature.features
+    assert (tenure.range, total.default, contract.unknown) == ("refuse", 0.0, "refuse")

@@ -216,7 +216,6 @@ def test_a_dtype_is_one_of_four_types(
 @pytest.mark.parametrize(
     "values",
     [
-        pd.to_datetime(["2024-01-31", "2024-02-01"]),
         pd.to_timedelta([1, 2]),
         [1 + 2j, 3j],
         pd.Series([1, "a"], dtype=object),

@@ -172,7 +172,7 @@ def test_a_date_is_held_in_utc(value: Any, expected: str) -> None:
 )  # fmt: skip
 def test_what_is_no_date_is_refused(value: Any) -> None:
     found = checked(feature("datetime"), [value])
-    assert told(found.problems) == [(0, "datetime_type")]
+    assert told(found.problems) == [(0, "iso_date")]
     assert "ISO 8601" in found.problems[0]["msg"]
 
 

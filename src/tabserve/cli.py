@@ -65,7 +65,11 @@ def main() -> None:
 @click.option("--bands", help='Named ranges: "risk_category: Low < 0.3 <= Medium < 0.7 <= High".')
 @click.option(
     "--unknown", multiple=True, metavar="FEATURE=POLICY",
-    help="Unknown categories of a feature: refuse (default), allow or missing.",
+    help="Unknown categories of a feature: refuse (default), warn, allow or missing.",
+)  # fmt: skip
+@click.option(
+    "--signature", metavar="FILE|MODULE:CLASS",
+    help="What is declared of the features: a TOML file, or a pydantic class.",
 )  # fmt: skip
 @click.option(
     "--extra-fields", type=click.Choice(["refuse", "ignore"]), default="refuse",
@@ -88,6 +92,7 @@ def pack(
     decimals: int | None,
     bands: str | None,
     unknown: tuple[str, ...],
+    signature: str | None,
     extra_fields: Any,
     replace: bool,
 ) -> None:
@@ -110,6 +115,7 @@ def pack(
         code=code,
         output=sources.declared_output(output_name, positive, decimals, bands),
         unknown=sources.policies(unknown),
+        signature=sources.declared_signature(signature),
         extra_fields=extra_fields,
         replace=replace,
     )

@@ -83,12 +83,12 @@ class Feature(BaseModel):
     @cached_property
     def bounds(self) -> tuple[float, float]:
         """The least and the largest number that reaches the model unchanged, by the dtype."""
-        if self.type == "integer" and self.nullable:  # handed on as float64
-            return -EXACT_INTEGER_LIMIT, EXACT_INTEGER_LIMIT
         try:
             dtype = np.dtype(self.dtype.lower())  # "Int64" of pandas holds what "int64" does
         except TypeError:  # a category, or an extension's dtype
             dtype = np.dtype(object)
+        if self.type == "integer" and (self.nullable or dtype.kind == "f"):  # a float64 in the end
+            return -EXACT_INTEGER_LIMIT, EXACT_INTEGER_LIMIT
         if self.type == "integer":
             integers = np.iinfo(dtype if dtype.kind in "iu" else np.int64)
             return max(integers.min, -(2**63)), min(integers.max, 2**63 - 1)

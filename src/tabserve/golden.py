@@ -8,6 +8,7 @@ import numpy as np
 from tabserve import parity
 from tabserve.artifact import GoldenRows
 from tabserve.errors import InvalidInput, MissingExtra, PackError
+from tabserve.inference import texts_of_dates
 from tabserve.signature import Feature, Signature
 from tabserve.types import Engine, Outputs, concatenate
 
@@ -42,6 +43,7 @@ def _of_the_sample(
     outputs_of: Callable[[Any], Outputs], sample: Any, signature: Signature
 ) -> GoldenRows:
     """Rows of the sample, with what the original model says of the very same frame."""
+    sample = _taken(sample, signature)
     chosen = sample.iloc[_positions(sample)]
     rows = _records(chosen, signature)
     try:
@@ -56,6 +58,30 @@ def _of_the_sample(
     outputs = outputs_of(chosen)
     _refuse_not_finite(outputs)
     return GoldenRows(rows=rows, outputs=outputs)
+
+
+def _taken(sample: Any, signature: Signature) -> Any:
+    """The rows within the declared ranges, and without a missing value where a default stands in.
+
+    Raises PackError where there is none.
+    """
+    kept = np.ones(len(sample), dtype=bool)
+    for feature in signature.features:
+        column = sample[feature.name]
+        if feature.default is not None:
+            kept &= column.notna().to_numpy()
+        if feature.range == "refuse":
+            values = {feature.name: column.to_numpy()}
+            kept &= Signature(features=(feature,)).checked(values).is_good
+    if not kept.any():
+        raise PackError(
+            "No row of the sample data is within the declared ranges and without a missing value "
+            "where a default stands in."
+        )
+    return sample if kept.all() else sample[kept]
+
+
+_NEVER_NULL = {"nullable": False, "required": True, "imputed": "silent"}
 
 
 def _with_nulls(
@@ -88,7 +114,7 @@ def _with_nulls(
             groups = [group[:middle], group[middle:], *groups]
     # Made anew: a copy would keep what was derived from the old one.
     features = [
-        Feature(**feature.model_dump() | {"nullable": False}) if feature.name in never else feature
+        Feature(**feature.model_dump() | _NEVER_NULL) if feature.name in never else feature
         for feature in signature.features
     ]
     proven = Signature(
@@ -100,12 +126,12 @@ def _with_nulls(
 def _refuse_failing_policies(original: Engine, signature: Signature, golden: GoldenRows) -> None:
     """A policy that the model cannot keep would be an error 500 for each such request."""
     for feature in signature.features:
-        if feature.unknown == "missing" and not feature.nullable:
+        if feature.unknown == "missing" and not feature.takes_null:
             raise PackError(
                 f"Unknown categories of {feature.name} were to become missing values, but the "
                 "model takes none there."
             )
-        if feature.unknown == "allow" and feature.type == "string":
+        if feature.unknown in ("allow", "warn") and feature.type == "string":
             row = golden.rows[0] | {feature.name: "a category that nobody has"}
             if _attempt(original, signature, row) is None:
                 raise PackError(
@@ -145,10 +171,14 @@ def _records(sample: Any, signature: Signature) -> list[dict[str, Any]]:
     """The rows as a client would send them: missing values null, integers without a fraction."""
     listed = {}
     for feature in signature.features:
-        column = sample[feature.name].astype(object)
+        column = sample[feature.name]
+        if feature.type == "datetime":
+            listed[feature.name] = texts_of_dates(column)
+            continue
+        to_type = bool if feature.type == "boolean" else lambda value: value
         listed[feature.name] = [
-            None if missing else value
-            for value, missing in zip(column.tolist(), column.isna(), strict=True)
+            None if missing else to_type(value)
+            for value, missing in zip(column.astype(object).tolist(), column.isna(), strict=True)
         ]
     return [dict(zip(listed, values, strict=True)) for values in zip(*listed.values(), strict=True)]
 

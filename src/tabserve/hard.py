@@ -46,7 +46,7 @@ def _special(signature: Signature, feature: Feature) -> Array:
     values: list[Any] = [None] if feature.nullable else []
     if feature.categories is not None:
         values += feature.categories
-        if feature.unknown == "allow" and feature.type == "string":
+        if feature.hands_on_unknown and feature.type == "string":
             values.append(_UNKNOWN)
     elif feature.type == "boolean":
         values += [False, True]

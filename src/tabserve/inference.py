@@ -6,9 +6,11 @@ from typing import Any, Literal
 import numpy as np
 
 from tabserve.errors import MissingExtra, PackError
+from tabserve.feature import MOMENTS, Type, Unknown
 from tabserve.output import Label, Target
 from tabserve.signature import MAX_CATEGORIES, MAX_FEATURES, Feature, Scalar, Signature
 from tabserve.types import Columns
+from tabserve.validation import texts_of_moments
 
 try:
     import pandas as pd
@@ -16,9 +18,7 @@ try:
 except ImportError as error:
     raise MissingExtra(error.name or "scikit-learn", "sklearn") from None
 
-Unknown = Literal["refuse", "allow", "missing"]
 Layout = Literal["frame", "array", "text"]
-Type = Literal["integer", "number", "boolean", "string"]
 
 _IMPUTERS = ("SimpleImputer", "KNNImputer", "IterativeImputer")
 _VECTORIZERS = ("CountVectorizer", "TfidfVectorizer", "HashingVectorizer")
@@ -321,6 +321,9 @@ def _feature(column: Any, known: _Knowledge, unknown: Unknown) -> Feature:
         )
     present = column.dropna()
     numeric = kind in ("integer", "number") and column.dtype != "category" and len(present) > 0
+    ends: list[Any] = [None, None]
+    if kind == "datetime" and len(present):
+        ends = texts_of_dates(present.sort_values().iloc[[0, -1]])
     return Feature(
         name=name,
         type=kind,
@@ -331,8 +334,61 @@ def _feature(column: Any, known: _Knowledge, unknown: Unknown) -> Feature:
         unknown=unknown,
         minimum=float(present.min()) if numeric else None,
         maximum=float(present.max()) if numeric else None,
+        earliest=ends[0],
+        latest=ends[1],
         typical=_typical(present, kind, categories),
     )
+
+
+def texts_of_dates(column: Any) -> list[Any]:
+    """A column of dates as JSON has them, None where missing."""
+    return texts_of_moments(_without_zone(column).to_numpy())
+
+
+def _without_zone(column: Any) -> Any:
+    """In UTC, without saying so."""
+    has_zone = getattr(column.dtype, "tz", None) is not None
+    utc = column.dt.tz_convert("UTC").dt.tz_localize(None) if has_zone else column
+    return utc.astype(MOMENTS)
+
+
+def with_types(sample: Any, declared: Mapping[str, Type]) -> Any:
+    """The sample with columns of the declared types, where its own are others.
+
+    Raises PackError for a column that cannot be so.
+    """
+    changed = {
+        name: _with_type(sample[name], wanted)
+        for name, wanted in declared.items()
+        if name in sample.columns
+    }
+    return sample.assign(**changed) if changed else sample
+
+
+def _with_type(column: Any, wanted: Type) -> Any:
+    found = _type(column)
+    present = column.dropna()
+    if found == wanted or column.dtype == "category":
+        fits = found == wanted
+    elif (found, wanted) == ("integer", "number"):
+        return column.astype("float64")
+    elif (found, wanted) == ("number", "integer"):
+        fits = bool((present == np.floor(present)).all())  # the model's dtype stays
+    elif wanted == "boolean" and found in ("integer", "number"):
+        fits = column.notna().all() and set(present) <= {0, 1}
+    elif (found, wanted) == ("string", "datetime"):
+        try:
+            return _without_zone(pd.to_datetime(column, format="ISO8601", utc=True))
+        except ValueError:
+            fits = False
+    else:
+        fits = False
+    if not fits:
+        raise PackError(
+            f"The column {column.name} was declared {wanted}, and the sample has {found} there "
+            f"(dtype {column.dtype}) that cannot be read as that."
+        )
+    return column
 
 
 # What pandas finds in a column of Python objects.
@@ -356,11 +412,13 @@ def _type(column: Any) -> Type:
         return "integer"
     if types.is_float_dtype(dtype):
         return "number"
+    if types.is_datetime64_any_dtype(dtype) and column.dtype != "category":
+        return "datetime"
     kind = pd.api.types.infer_dtype(values, skipna=True)
     if kind in _TYPE_OF_OBJECTS:
         return _TYPE_OF_OBJECTS[kind]
     raise PackError(
-        f"Expected numbers, booleans or text in the column {column.name}, got {kind} "
+        f"Expected numbers, booleans, dates or text in the column {column.name}, got {kind} "
         f"(dtype {column.dtype}). Convert it before fitting, or inside the pipeline."
     )
 
@@ -371,6 +429,8 @@ def _typical(present: Any, kind: str, categories: tuple[Scalar, ...] | None) -> 
         return ()
     if kind == "string" and categories is None:
         return ("text",)
+    if kind == "datetime":
+        return tuple(texts_of_dates(present.quantile([0.5, 0.25, 0.75], interpolation="nearest")))
     if kind in ("integer", "number") and categories is None:
         quartiles = present.astype("float64").quantile([0.5, 0.25, 0.75], interpolation="nearest")
         values: list[Scalar] = quartiles.tolist()

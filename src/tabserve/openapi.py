@@ -142,17 +142,19 @@ def error_answer(kind: type[errors.TabserveError]) -> JSON:
     return answer
 
 
-def _error_schemas() -> JSON:
-    problem: JSON = {
-        "type": "object",
-        "required": ["loc", "msg", "type"],
-        "properties": {
-            "loc": {"type": "array", "items": {"type": ["string", "integer"]}},
-            "msg": {"type": "string"},
-            "type": {"type": "string"},
-        },
-    }
+# One problem, or one warning, with its place in the body.
+PROBLEM: JSON = {
+    "type": "object",
+    "required": ["loc", "msg", "type"],
+    "properties": {
+        "loc": {"type": "array", "items": {"type": ["string", "integer"]}},
+        "msg": {"type": "string"},
+        "type": {"type": "string"},
+    },
+}
 
+
+def _error_schemas() -> JSON:
     def body(detail: JSON) -> JSON:
         return {
             "type": "object",
@@ -165,7 +167,7 @@ def _error_schemas() -> JSON:
         }
 
     return {
-        "Problem": problem,
+        "Problem": PROBLEM,
         "Error": body({"type": "string"}),
         "InvalidInput": body({"type": "array", "items": _PROBLEM}),
     }

@@ -12,9 +12,11 @@ from tabserve import boosters, carried, evaluation, parity, sources, stored
 from tabserve.artifact import GOLDEN, Manifest, Metric, Parity, plain_name, write
 from tabserve.carried import refuse_unimportable
 from tabserve.choosing import choose
+from tabserve.declaration import Declaration, Declared
 from tabserve.errors import OperatorError, PackError
+from tabserve.feature import Unknown
 from tabserve.golden import golden_rows
-from tabserve.inference import Unknown, text_categories, text_classes
+from tabserve.inference import text_categories, text_classes, with_types
 from tabserve.originals import Original
 from tabserve.originals.estimator import Estimator
 from tabserve.originals.function import Function
@@ -37,6 +39,7 @@ def pack(
     unknown: Mapping[str, Unknown] | None = None,
     extra_fields: Literal["refuse", "ignore"] = "refuse",
     code: str | Path | None = None,
+    signature: Declared | None = None,
     metrics: Mapping[str, Mapping[str, float]] | None = None,
     data_name: str = "sample",
     training_date: datetime | None = None,
@@ -53,6 +56,8 @@ def pack(
     engine: "native" serves it with the library itself; left out, the fastest that is equal does.
     unknown: per feature, what becomes of a category that the encoder has not seen.
     code: a folder of modules of yours that the model needs, to be carried beside it.
+    signature: what is declared of the features in place of what model and sample show: a TOML
+    file, what would be in it, or a pydantic class.
     metrics: by data set, metrics measured elsewhere, such as {"holdout": {"roc_auc": 0.84}}.
     Raises PackError, UntrustedModel (a type that skops must not load), NotReproduced.
     """
@@ -64,23 +69,28 @@ def pack(
     original = _original(model, format, data, carried.module_names(own))
     declared = Output.declared(output)
     given = evaluation.given(metrics or {})
+    declaration = Declaration.of(signature)
     sample = original.rows(data)
-    signature = original.signature(sample, unknown or {}, extra_fields)
+    if not isinstance(signature, type):  # a class may have fields that are no feature
+        declaration.refuse_strangers(list(sample.columns))
+    sample = with_types(sample, declaration.types())
+    found = declaration.applied(original.signature(sample, unknown or {}, extra_fields))
     with original.computing():
         with _on_its_own_sample():
             targets = original.targets(sample, target)
             parts = Renderer(targets, declared).parts
-            engine_of_it = original.engine(signature, targets, parts)
-            signature, golden = golden_rows(
-                engine_of_it, lambda rows: original.outputs(engine_of_it, rows), sample, signature
+            engine_of_it = original.engine(found, targets, parts)
+            proven, golden = golden_rows(
+                engine_of_it, lambda rows: original.outputs(engine_of_it, rows), sample, found
             )
-            measured = _measured(original, signature, targets, sample, target, data_name)
+            declaration.refuse_unproven(proven)
+            measured = _measured(original, proven, targets, sample, target, data_name)
         contents = original.files()
         choice = choose(
             original.lowerable,
             engine_of_it,
-            original.packed(contents, signature, targets, parts),
-            signature=signature,
+            original.packed(contents, proven, targets, parts),
+            signature=proven,
             targets=targets,
             parts=parts,
             golden=golden,
@@ -94,7 +104,7 @@ def pack(
         model_type=original.name_of_type,
         model_files={stored.file_name(format): format for format in contents},
         function=original.spec if isinstance(original, Function) else None,
-        signature=signature,
+        signature=proven,
         targets=targets,
         output=declared,
         metrics=measured + given,
@@ -117,6 +127,7 @@ def pack_from_files(
     *,
     target: str | None,
     allow_pickle: bool,
+    signature: Declared | None = None,
     **options: Any,
 ) -> Path:
     """Pack the model at FILE or module:attr with a CSV of sample rows; options as for `pack`.
@@ -130,10 +141,14 @@ def pack_from_files(
     categories = text_categories(fitted)
     if target is not None:
         categories[target] = text_classes(fitted)
+    for feature, kind in Declaration.of(signature).types().items():
+        if kind == "string":
+            categories.setdefault(feature, None)
     data = sources.read_sample(sample, categories)
     return pack(
-        fitted, data=data, target=target, data_name=sample.name, training_date=made, **options
-    )
+        fitted, data=data, target=target, data_name=sample.name, training_date=made,
+        signature=signature, **options,
+    )  # fmt: skip
 
 
 def pack_at_once(

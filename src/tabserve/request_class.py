@@ -105,7 +105,7 @@ class _ISODate:
     ) -> CoreSchema:
         return core_schema.custom_error_schema(
             core_schema.str_schema(strict=True, pattern=ISO_PATTERN),
-            custom_error_type="datetime_type",
+            custom_error_type="iso_date",
             custom_error_message=ISO_DATE,
         )
 

@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Any, cast, get_args
 
 import numpy as np
+from pydantic import BaseModel
 
 from tabserve import boosters, mlflow
+from tabserve.declaration import Declared
 from tabserve.engines import native
 from tabserve.errors import MissingExtra, OperatorError, PackError, WrongFormat
+from tabserve.feature import Unknown
 from tabserve.importing import imported
-from tabserve.inference import Unknown
 from tabserve.originals.function import Function
 from tabserve.originals.onnx_model import OnnxModel
 from tabserve.output import Output
@@ -113,6 +115,16 @@ def declared_output(
     return Output.declared({"name": name, "positive": positive, "round": decimals, "bands": bands})
 
 
+def declared_signature(spec: str | None) -> Declared | None:
+    """A file, or a class as module:Class."""
+    if spec is None or ":" not in spec or Path(spec).exists():
+        return spec
+    found = imported(spec)
+    if not (isinstance(found, type) and issubclass(found, BaseModel)):
+        raise PackError(f"Expected a pydantic class at {spec}, found {found!r}.")
+    return found
+
+
 def policies(flags: Iterable[str]) -> dict[str, Unknown]:
     """FEATURE=POLICY flags -> policy by feature."""
     found: dict[str, Unknown] = {}
@@ -120,7 +132,8 @@ def policies(flags: Iterable[str]) -> dict[str, Unknown]:
         feature, equals, policy = text.rpartition("=")
         if not equals or policy not in get_args(Unknown):
             raise PackError(
-                f"Expected FEATURE=refuse, FEATURE=allow or FEATURE=missing, got {text!r}."
+                "Expected FEATURE=refuse, FEATURE=warn, FEATURE=allow or FEATURE=missing, "
+                f"got {text!r}."
             )
         found[feature] = cast(Unknown, policy)
     return found

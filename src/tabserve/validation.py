@@ -315,6 +315,7 @@ def _typed_values(feature: Feature, values: Sequence[Any], found: Checked) -> _C
     missing: list[int] = []
     problems: list[tuple[int, str, str]] = []
     to_type, stand_in = _TYPED[feature.type], _STAND_INS[feature.type]
+    kind = "iso_date" if feature.type == "datetime" else f"{feature.type}_type"
     for row, value in enumerate(values):
         if value is None:
             missing.append(row)
@@ -323,7 +324,7 @@ def _typed_values(feature: Feature, values: Sequence[Any], found: Checked) -> _C
         try:
             typed.append(to_type(plain(value)))
         except (TypeError, ValueError, OverflowError) as error:
-            problems.append((row, f"{feature.type}_type", str(error)))
+            problems.append((row, kind, str(error)))
             typed.append(stand_in)
     if feature.type == "integer":
         least, largest = feature.bounds

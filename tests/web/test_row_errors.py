@@ -134,7 +134,7 @@ def test_row_errors_are_counted_by_code(client: Client) -> None:
 class PoisonedEngine:
     """Answers no finite number for a tenure of 66, and fails where there is one of 13."""
 
-    name = "poisoned"
+    name, reentrant = "poisoned", False
 
     def __init__(self) -> None:
         self.calls = 0

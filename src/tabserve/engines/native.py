@@ -390,7 +390,7 @@ _WITHOUT_CODES = Lowered(vocabularies={}, links=())
 def _has_only_numbers(signature: Signature) -> bool:
     """Whether a matrix of doubles holds what a DataFrame would."""
     return all(
-        feature.type != "string" and feature.dtype not in ("category", "object")
+        feature.type not in ("string", "datetime") and feature.dtype not in ("category", "object")
         for feature in signature.features
     )
 
@@ -416,6 +416,10 @@ def _as_trained(feature: Feature, column: Array) -> Any:
         objects = column.astype(object)
         objects[pd.isna(objects)] = np.nan if feature.missing == "nan" else None
         return pd.Series(objects, dtype=object)
+    if feature.type == "datetime":
+        dates = pd.Series(column)
+        is_local = "," in feature.dtype  # datetime64[ns, Europe/Berlin]
+        return (dates.dt.tz_localize("UTC") if is_local else dates).astype(feature.dtype)
     if feature.dtype not in _NUMPY_DTYPES:
         return pd.Series(column, dtype=feature.dtype)
     if feature.type == "integer" and feature.nullable:

@@ -237,6 +237,8 @@ def input_matrix(signature: Signature) -> Matrix:
 
 
 def _column(feature: Feature, place: int) -> Column:
+    if feature.type == "datetime":
+        raise CannotLower(f"the dates of {feature.name}")
     if feature.type == "string" or feature.dtype in ("object", "category", "str"):
         return Column(place, feature.name, Vocabulary(), feature.missing == "none")
     return Column(place, feature.name)

@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager
 from typing import Any, Literal, Protocol
 
 from tabserve.artifact import Exactness, ModelFormat
-from tabserve.inference import Unknown
+from tabserve.feature import Unknown
 from tabserve.output import Target
 from tabserve.signature import Signature
 from tabserve.types import Engine, Outputs, Parts

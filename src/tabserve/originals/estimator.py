@@ -10,7 +10,7 @@ from tabserve import inference, stored
 from tabserve.artifact import ModelFormat
 from tabserve.engines import native
 from tabserve.errors import MissingExtra, PackError
-from tabserve.inference import Unknown
+from tabserve.feature import Unknown
 from tabserve.output import Target
 from tabserve.signature import Signature
 from tabserve.types import Engine, Outputs, Parts

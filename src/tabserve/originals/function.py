@@ -11,7 +11,7 @@ from tabserve import inference
 from tabserve.artifact import Exactness, ModelFormat
 from tabserve.engines.function import FunctionEngine, callable_of
 from tabserve.errors import BadModelOutput, PackError
-from tabserve.inference import Unknown
+from tabserve.feature import Unknown
 from tabserve.output import Target
 from tabserve.signature import Signature
 from tabserve.types import Engine, Outputs, Parts

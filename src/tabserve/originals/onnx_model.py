@@ -16,7 +16,7 @@ from tabserve.engines.onnx_model import (
     roles_of,
 )
 from tabserve.errors import ArtifactError, MissingExtra, PackError, WrongFormat
-from tabserve.inference import Unknown
+from tabserve.feature import Unknown
 from tabserve.output import Label, Target
 from tabserve.signature import Feature, Signature
 from tabserve.types import Array, Engine, Outputs, Parts

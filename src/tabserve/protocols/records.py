@@ -6,6 +6,7 @@ from urllib.parse import parse_qsl
 
 from tabserve.errors import BadRequest, InvalidInput, TabserveError, UnsupportedMediaType
 from tabserve.http import PREDICT, Route, error_body, json_response, told
+from tabserve.openapi import PROBLEM
 from tabserve.output import Prediction
 from tabserve.predictor import Outcome
 from tabserve.served import ServedModel
@@ -159,6 +160,7 @@ def schemas(model: ServedModel) -> JSON:
             },
             "required": [*answer["required"], *common],
         },
+        "Problem": PROBLEM,
         "RowError": {
             "type": "object",
             "description": "In place of the prediction of a record that has none.",
