@@ -234,7 +234,7 @@ def test_a_key_is_shown_once_listed_by_name_and_revoked(folder: Path) -> None:
     assert Keys("keys.json").holder(key) == "ann"
     assert run("keys", "add", "bob").exit_code == 0
     listed = run("keys", "list").stdout
-    assert re.fullmatch(r"ann\t\S+\nbob\t\S+\n", listed)
+    assert re.fullmatch(r"ann\tpredict\t\S+\nbob\tpredict\t\S+\n", listed)
     assert run("keys", "revoke", "ann").exit_code == 0
     assert run("keys", "list").stdout.startswith("bob\t")
 
