@@ -11,7 +11,6 @@ import pandas as pd
 import pytest
 import skops.io
 import xgboost
-from rich.console import Console
 from sklearn.compose import make_column_transformer
 from sklearn.ensemble import HistGradientBoostingRegressor
 from sklearn.impute import SimpleImputer
@@ -118,12 +117,12 @@ def flags_of(monkeypatch: pytest.MonkeyPatch, **flags: Any) -> dict[str, Any]:
     """What the server is told, while the folder is there."""
     told: dict[str, Any] = {}
 
-    def serve(given: Any, console: Console) -> int:
+    def serve(given: Any) -> int:
         told.update(given, was_there=Path(given["path"], "manifest.json").exists())
         return 0
 
     monkeypatch.setattr(server, "serve", serve)
-    assert unpacked.serve(flags, Console(stderr=True)) == 0
+    assert unpacked.serve(flags) == 0
     return told
 
 
@@ -152,4 +151,4 @@ def test_a_function_that_is_named_to_serve_may_run(
 ])  # fmt: skip
 def test_what_cannot_be_served_at_once_is_told(flags: Any, message: str) -> None:
     with pytest.raises((InvalidSettings, OperatorError), match=message):
-        unpacked.serve(flags, Console(stderr=True))
+        unpacked.serve(flags)

@@ -1,7 +1,6 @@
 """A fitted tabular model becomes a production REST API."""
 
 from importlib import import_module
-from importlib.metadata import version as _version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -12,8 +11,6 @@ if TYPE_CHECKING:
     from tabserve.settings import Settings
 
 __all__ = ["Bands", "Output", "Service", "Settings", "TabserveError", "__version__", "pack"]
-
-__version__ = _version("tabserve")
 
 _HOMES = {
     "Bands": "tabserve.output",
@@ -27,6 +24,10 @@ _HOMES = {
 
 def __getattr__(name: str) -> Any:
     """Imports a public name when it is first used: packing needs scikit-learn, serving may not."""
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("tabserve")
     if name not in _HOMES:
         raise AttributeError(f"module 'tabserve' has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)

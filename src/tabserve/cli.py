@@ -7,9 +7,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import click
-from rich.console import Console
 
-from tabserve import __version__
 from tabserve.errors import TabserveError
 from tabserve.settings import Settings, flag, variable
 
@@ -29,7 +27,7 @@ class _Commands(click.Group):
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, prog_name="tabserve")
+@click.version_option(package_name="tabserve", prog_name="tabserve")
 def main() -> None:
     """A fitted tabular model becomes a production REST API."""
 
@@ -156,7 +154,7 @@ def serve(**flags: Any) -> None:
     from tabserve import unpacked
 
     given = {name: value for name, value in flags.items() if value is not None}
-    sys.exit(unpacked.serve(given, Console(stderr=True)))
+    sys.exit(unpacked.serve(given))
 
 
 @main.command()
@@ -168,6 +166,8 @@ def check(path: str, allow_pickle: bool, allow_code: bool) -> None:
 
     Ends with 0 where all is well, 1 with a warning, 2 where serving would refuse it.
     """
+    from rich.console import Console
+
     from tabserve import checking
 
     report = checking.check(path, allow_pickle=allow_pickle, allow_code=allow_code)
@@ -208,6 +208,8 @@ def bench(
     html_path: Path | None,
 ) -> None:
     """Load-test the server at URL."""
+    from rich.console import Console
+
     from tabserve import bench as load_test
 
     plan = load_test.Plan(

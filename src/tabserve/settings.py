@@ -6,18 +6,19 @@
 import ipaddress
 import os
 import re
+import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 
-from pydantic import Field, ValidationError, field_validator, model_validator
-from pydantic_settings import (
-    BaseSettings,
-    NoDecode,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-    TomlConfigSettingsSource,
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
 )
 
 from tabserve.errors import InvalidSettings
@@ -73,12 +74,14 @@ def _setting(default: Any, help: str, unit: str = "", **bounds: Any) -> Any:
     return Field(default=default, description=help, json_schema_extra={"unit": unit}, **bounds)
 
 
-class Settings(BaseSettings):
+class Settings(BaseModel):
     """Flags win over the environment, and that over tabserve.toml in the working directory."""
 
-    model_config = SettingsConfigDict(
-        env_prefix=PREFIX, toml_file=TOML, extra="forbid", frozen=True, env_ignore_empty=True
-    )
+    # Not pydantic-settings, whose import is a tenth of the server's start.
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    def __init__(self, **told: Any) -> None:
+        super().__init__(**_of_the_file() | self._of_the_environment() | told)
 
     path: str = _setting(
         "models", "What to serve: a version's folder, a name's folder, a repository, "
@@ -146,7 +149,7 @@ class Settings(BaseSettings):
         10_000, "Records of one batch; past it the answer is 413.", "rows", ge=1
     )
     log: str = _setting("-", "Where log lines go: a file, - for standard output, or off.")
-    hide: Annotated[tuple[str, ...], NoDecode] = _setting(
+    hide: tuple[str, ...] = _setting(
         (), "Fields left out of the prediction log, separated by commas."
     )
     run_dir: Path | None = _setting(
@@ -184,15 +187,10 @@ class Settings(BaseSettings):
         return self
 
     @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
+    def _of_the_environment(cls) -> dict[str, str]:
+        """An empty variable says nothing."""
+        given = {name.upper(): text for name, text in os.environ.items() if text}
+        return {name: given[key] for name in cls.model_fields if (key := variable(name)) in given}
 
     @classmethod
     def load(cls, **flags: Any) -> Self:
@@ -234,6 +232,12 @@ class Settings(BaseSettings):
             for name in type(self).model_fields
             if (value := getattr(self, name)) is not None and value != ()
         }
+
+
+def _of_the_file() -> dict[str, Any]:
+    """Raises ValueError where it is no TOML."""
+    path = Path(TOML)
+    return tomllib.loads(path.read_text("utf-8")) if path.exists() else {}
 
 
 def flag(name: str) -> str:

@@ -7,15 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from tabserve import mlflow, server
 from tabserve.errors import InvalidSettings
 from tabserve.importing import imported
 from tabserve.settings import Settings
 
 
-def serve(flags: Mapping[str, Any], console: Console) -> int:
+def serve(flags: Mapping[str, Any]) -> int:
     """Serve what the settings name until a signal ends it; gives back the exit code.
 
     flags: as for `server.serve`. Raises what that does, and what packing does.
@@ -26,7 +24,7 @@ def serve(flags: Mapping[str, Any], console: Console) -> int:
             raise InvalidSettings(
                 f"--data gives the sample rows of a model that is not packed; {settings.path} is."
             )
-        return server.serve(flags, console)
+        return server.serve(flags)
     if settings.reload:
         raise InvalidSettings(f"--reload needs a packed model; pack {settings.path} first.")
     maker, folder = os.getpid(), Path(tempfile.mkdtemp(prefix="tabserve-"))
@@ -34,7 +32,7 @@ def serve(flags: Mapping[str, Any], console: Console) -> int:
         packed = {"path": str(_packed(settings, folder))}
         # Whoever names a function wants it to run.
         allowed = {"allow_code": True} if _is_named(settings.path) else {}
-        return server.serve({**flags, **packed, **allowed}, console)
+        return server.serve({**flags, **packed, **allowed})
     finally:
         if os.getpid() == maker:  # a worker that was forked comes by here too
             shutil.rmtree(folder, ignore_errors=True)

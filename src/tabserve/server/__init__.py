@@ -1,5 +1,6 @@
 """`tabserve serve`: one process or many, asynchronous or under gunicorn."""
 
+import gc
 import logging
 import math
 import os
@@ -13,8 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import click
 import orjson
-from rich.console import Console
 
 from tabserve.errors import InvalidSettings, OperatorError
 from tabserve.server.listening import Listener, bound
@@ -25,13 +26,16 @@ if TYPE_CHECKING:
     from tabserve.service import Service
 
 
-def serve(flags: Mapping[str, Any], console: Console) -> int:
+def serve(flags: Mapping[str, Any]) -> int:
     """Serve until a signal ends it; gives back the exit code.
 
     flags: settings that win over the environment and tabserve.toml.
     Raises InvalidSettings, ArtifactError, RequestClassError, MissingExtra before a port is bound,
     and after it what refuses the model.
     """
+    # Imports make thousands of objects that stay, and each collection would look at all of them;
+    # `freeze` begins again.
+    gc.disable()
     settings = Settings.load(**flags)
     _configure_logging()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -44,10 +48,11 @@ def serve(flags: Mapping[str, Any], console: Console) -> int:
         listeners = [bound("main", settings.host, settings.port)]
         if settings.admin_port is not None:
             listeners.append(bound("admin", settings.admin_host, settings.admin_port))
-        _announce(service, listeners, console)
+        _announce(service, listeners)
         if settings.reload:
             from tabserve.server import reloading
 
+            gc.enable()
             return reloading.serve(service, listeners, flags, serve_reloaded)
         return _serve(service, listeners)
 
@@ -136,19 +141,18 @@ def _configure_logging() -> None:
     logging.getLogger("tabserve").setLevel(logging.INFO)
 
 
-def _announce(service: "Service", listeners: list[Listener], console: Console) -> None:
+def _announce(service: "Service", listeners: list[Listener]) -> None:
     """Where it listens, where the docs are, and a request to paste."""
     address = listeners[0].url
+    lines = []
     for named in service.models.named.values():
         manifest = named.live.manifest
-        console.print(f"[bold]{manifest.name} {manifest.version}[/bold]  {manifest.model_type}")
-    console.print(f"  Address  {address}")
-    console.print(f"  Docs     {address}/docs")
-    for listener in listeners[1:]:
-        console.print(f"  {listener.name.capitalize():<8} {listener.url}")
-    console.print("  Try      ", end="")
-    # Not wrapped and not marked up: it is to be pasted.
-    console.print(curl(service, address), soft_wrap=True, markup=False, highlight=False)
+        name = click.style(f"{manifest.name} {manifest.version}", bold=True)
+        lines.append(f"{name}  {manifest.model_type}")
+    lines += [f"  Address  {address}", f"  Docs     {address}/docs"]
+    lines += [f"  {listener.name.capitalize():<8} {listener.url}" for listener in listeners[1:]]
+    for line in [*lines, f"  Try      {curl(service, address)}"]:
+        click.echo(line, err=True)
 
 
 def curl(service: "Service", address: str) -> str:

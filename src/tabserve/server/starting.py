@@ -74,6 +74,7 @@ def freeze() -> None:
     """
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 def refuse(error: Exception, exit_code: int) -> NoReturn:
