@@ -153,6 +153,25 @@ async def test_a_request_is_answered_by_one_write(wire: Wire, server: Server) ->
 
 
 @on_a_wire
+async def test_the_only_client_is_answered_in_the_turn_of_its_request(
+    wire: Wire, server: Server
+) -> None:
+    wire.connection.data_received(post())
+    assert len(answers(wire.sent)) == 1
+
+
+@on_a_wire
+async def test_one_of_several_clients_is_answered_with_the_others_at_the_turns_end(
+    wire: Wire, server: Server
+) -> None:
+    wire.state.add(Wire(server.core).connection)
+    wire.connection.data_received(post())
+    assert wire.sent == b""
+    await settled()
+    assert len(answers(wire.sent)) == 1
+
+
+@on_a_wire
 async def test_a_request_may_come_byte_by_byte(wire: Wire, server: Server) -> None:
     (answer,) = await wire.send(*(bytes([byte]) for byte in post(b"slow")))
 

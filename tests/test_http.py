@@ -4,6 +4,7 @@ import asyncio
 import gc
 import json
 import logging
+import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
@@ -207,6 +208,28 @@ def test_what_comes_in_one_turn_of_the_loop_is_computed_as_one_batch(sent: list[
             assert response.body == b"%d" % (2 * x)
     assert calls[0] == len(sent)
     assert (len(calls) == 1) == (min(sent) > 0 or len(sent) == 1)
+
+
+def test_an_answer_does_not_wait_until_it_is_counted() -> None:
+    metrics, responses = Metrics(), list[Response]()
+    core = dispatcher(fine, metrics=metrics)
+
+    async def counts() -> list[float]:
+        turn = Turn(asyncio.get_running_loop())
+        turn.begin(core, asked(), responses.append)
+        turn.take()
+        at_once = n_answered(metrics)
+        await _settled()
+        return [at_once, n_answered(metrics)]
+
+    assert asyncio.run(counts()) == [0, 1]
+    assert len(responses) == 1
+
+
+def n_answered(metrics: Metrics) -> float:
+    text, _ = metrics.exposition("")
+    found = re.search(rb'duration_seconds_count\{route="/it"\} (\S+)', text)
+    return float(found[1]) if found else 0.0
 
 
 async def _settled() -> None:

@@ -136,6 +136,8 @@ class Connection(asyncio.Protocol):
         except httptools.HttpParserError:
             self._is_broken, self._is_receiving = True, False
             self._take(failure=BadRequest("Expected a request of HTTP/1.1."))
+        if len(self._state.connections) == 1:
+            self._turn.take()
 
     def pause_writing(self) -> None:
         """The client does not read its answers: meanwhile no more are made for it."""

@@ -16,6 +16,12 @@ from tabserve.types import Computation, Pending, Request, Response
 
 def respond(core: Dispatcher, request: Request) -> Response:
     """In this thread, which waits for the model."""
+    response = _responded(core, request)
+    core.record()
+    return response
+
+
+def _responded(core: Dispatcher, request: Request) -> Response:
     found = core.begin(request)
     if isinstance(found, Response):
         return found
@@ -46,11 +52,16 @@ class Turn:
         """answered: told the response, once; not where the loop ends before."""
         exchange = Exchange(core, request, answered)
         if not self._begun:
-            self._call_soon(self._end)
+            self._call_soon(self.take)
         self._begun.append(exchange)
         return exchange
 
-    def _end(self) -> None:
+    def take(self) -> None:
+        """What has begun, through all stages: at the turn's end, or before, where nothing else can
+        come in it.
+        """
+        if not self._begun:
+            return
         begun, self._begun = self._begun, []
         exchanges, computations = [], []
         for exchange in begun:
@@ -61,7 +72,8 @@ class Turn:
         for exchange, result in zip(exchanges, computed(computations), strict=True):
             exchange.end(result)
         # In the next turn: what was written is sent at the end of this one.
-        self._call_soon(begun[0].core.idle)
+        for core in {exchange.core for exchange in begun}:
+            self._call_soon(core.idle)
 
     def _call_soon(self, function: Callable[[], None]) -> None:
         loop = self._loop()
@@ -125,6 +137,7 @@ class Exchange:
         if future is not None:
             self._timer.cancel()
             self.end(_result(future, otherwise))
+            self.core.record()
 
 
 def _result(future: "Future[Any]", otherwise: Exception | None = None) -> Any:

@@ -9,6 +9,7 @@ import math
 import re
 import time
 import traceback
+from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
@@ -94,6 +95,7 @@ class Dispatcher:
         self._limiter = limiter
         self._deadline_s = deadline_s
         self._clock = clock
+        self._unrecorded: deque[_Finished] = deque()
         self._latency_elsewhere = metrics.latency.labels("other")
         self.serve(routes)
 
@@ -137,8 +139,14 @@ class Dispatcher:
             return self._failed(request, error)
         return self._finished(request, response)
 
+    def record(self) -> None:
+        """Count and log what is answered, which no client need wait for."""
+        while self._unrecorded:
+            self._record(self._unrecorded.popleft())
+
     def idle(self) -> None:
         """For an event loop, once it has sent what there was to send."""
+        self.record()
         self._log.make_ready()
 
     def _admitted(self, request: Request) -> Route:
@@ -182,30 +190,44 @@ class Dispatcher:
         return self._finished(request, error_response(error, request.request_id), error.code)
 
     def _finished(self, request: Request, response: Response, code: str = "") -> Response:
-        """Counted and logged. code: of the error, if it is one."""
+        """code: of the error, if it is one."""
         response.headers["X-Request-ID"] = request.request_id
         elapsed_s = self._clock() - request.started
-        self._latency.get(request.path, self._latency_elsewhere).observe(elapsed_s)
-        if code:
-            self._metrics.errors.labels(code).inc()
-        at = time.time()
-
-        def lines() -> list[LogLine]:
-            common: LogLine = {
-                "timestamp": timestamp(at),
-                "event": "error" if code else "prediction" if response.log else "request",
-                "request_id": request.request_id,
-                "method": request.method,
-                "path": request.path[:200],
-                "status": response.status,
-                "latency_ms": round(1000 * elapsed_s, 3),
-            }
-            if code:
-                common["code"] = code
-            return [common | line for line in response.log()] if response.log else [common]
-
-        self._log.write(lines, response.n_log_lines)
+        self._unrecorded.append(_Finished(request, response, code, elapsed_s, time.time()))
         return response
+
+    def _record(self, finished: "_Finished") -> None:
+        latency = self._latency.get(finished.request.path, self._latency_elsewhere)
+        latency.observe(finished.elapsed_s)
+        if finished.code:
+            self._metrics.errors.labels(finished.code).inc()
+        self._log.write(finished.lines, finished.response.n_log_lines)
+
+
+@dataclass(slots=True)
+class _Finished:
+    """at: when, in seconds since 1970."""
+
+    request: Request
+    response: Response
+    code: str
+    elapsed_s: float
+    at: float
+
+    def lines(self) -> list[LogLine]:
+        request, log = self.request, self.response.log
+        common: LogLine = {
+            "timestamp": timestamp(self.at),
+            "event": "error" if self.code else "prediction" if log else "request",
+            "request_id": request.request_id,
+            "method": request.method,
+            "path": request.path[:200],
+            "status": self.response.status,
+            "latency_ms": round(1000 * self.elapsed_s, 3),
+        }
+        if self.code:
+            common["code"] = self.code
+        return [common | line for line in log()] if log else [common]
 
 
 def json_response(content: Any, status: int = 200) -> Response:
