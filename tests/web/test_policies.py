@@ -1,8 +1,10 @@
 """What a signature file declares, as clients meet it: defaults, ranges, warnings, dates."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import joblib
 import numpy as np
 import orjson
 import pandas as pd
@@ -15,6 +17,8 @@ from sklearn.tree import DecisionTreeRegressor
 
 import tabserve
 from tabserve import Service
+from tabserve.artifact import Artifact
+from tabserve.packing import pack_from_files
 from tests.serving import FRAMEWORKS, PATIENCE_S, Client, client_of, error, settings
 
 SIGNATURE = """
@@ -211,3 +215,17 @@ def test_a_date_is_described_exemplified_and_kept(client: Client, service: Servi
     records = service.model.decoder.one(orjson.dumps(RECORD))
     answer = dict.fromkeys(("prediction", "prediction_id"), 0)
     assert service.model.log_lines(records, [answer])[0]["features"] == RECORD
+
+
+def test_a_csv_has_dates_where_the_signature_declares_them(tmp_path: Path, model: Pipeline) -> None:
+    joblib.dump(model, tmp_path / "model.joblib")
+    people().to_csv(tmp_path / "rows.csv", index=False)
+
+    folder = pack_from_files(
+        str(tmp_path / "model.joblib"), tmp_path / "rows.csv", target=None, allow_pickle=True,
+        signature={"features": {"since": {"type": "datetime"}}}, format="joblib", out=tmp_path,
+        name="people", version="1",
+    )  # fmt: skip
+
+    since = Artifact(folder).manifest.signature.features[-1]
+    assert (since.type, since.dtype) == ("datetime", "datetime64[us]")
