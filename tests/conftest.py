@@ -1,5 +1,6 @@
 """Models, artefacts and data that several tests share. No port, no internet."""
 
+import random
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from sklearn.impute import SimpleImputer
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from sklearn.tree import DecisionTreeRegressor
+from threadpoolctl import threadpool_limits
 
 import tabserve
 
@@ -30,6 +32,18 @@ CHURN_OUTPUT = tabserve.Output(
     round=3,
     bands=tabserve.Bands.parse("risk_category: Low < 0.3 <= Medium < 0.7 <= High"),
 )
+
+
+# Tests run side by side, a process for each CPU: more threads only wait for one another, and
+# OpenMP's wait is busy. The processes that tests start decide for themselves.
+threadpool_limits(1)
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    """What is random by default is the same for each test, alone and in any order."""
+    random.seed(0)
+    np.random.seed(0)
 
 
 @pytest.fixture(scope="session")

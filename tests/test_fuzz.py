@@ -71,7 +71,7 @@ from tabserve.types import Columns
 N_FRESH = 1000
 N_ALONE = 30  # one call each
 SEEDS = 30
-SLOW_SEEDS = 300
+SLOW_SEEDS = 70
 
 Rows = pd.DataFrame
 

@@ -31,6 +31,7 @@ from tabserve.errors import PackError
 from tabserve.inference import layout_of, model_input, signature_of, targets_of
 from tabserve.output import Target
 from tabserve.signature import Signature
+from tests.naming import stable
 
 SAMPLE = pd.DataFrame(
     {
@@ -99,7 +100,7 @@ def test_each_column_is_a_feature_with_what_the_sample_shows() -> None:
         pd.Index(["city", "code"]),
         make_column_selector("^c"),
     ],
-    ids=repr,
+    ids=stable,
 )
 def test_an_encoders_categories_are_found_however_its_columns_are_named(columns: Any) -> None:
     model = pipe(
@@ -320,7 +321,7 @@ def test_labels_that_exclude_one_another_not_at_all_are_refused_with_the_way_out
     (GaussianMixture(2), (0, 1), {"has_proba": True}),
     (IsolationForest(n_estimators=2), (-1, 1), {"has_score": True}),
     (make_pipeline(StandardScaler(), OneClassSVM()), (-1, 1), {"has_score": True}),
-], ids=repr)  # fmt: skip
+], ids=stable)  # fmt: skip
 def test_clusters_and_outliers_are_classes(model: Any, classes: Any, has: Any) -> None:
     expected = Target(kind="classes", classes=classes, **has)
     assert targets_of(model.fit(NUMBERS), NUMBERS, None) == (expected,)

@@ -26,6 +26,7 @@ from tabserve.errors import InvalidSettings
 from tabserve.server import refuse_open_door
 from tests.end_to_end.conftest import Server
 from tests.forging import edit_manifest, forge
+from tests.naming import stable
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -476,7 +477,7 @@ def test_this_machine_alone_is_no_open_door(host: str) -> None:
         (lambda version: None, ["--workers", "2", "--log", "gone/log"], "Cannot write the log"),
         (lambda version: None, ["--framework", "flask", "--log", "gone/log"], "Cannot write the"),
     ],
-    ids=str,
+    ids=stable,
 )
 def test_serve_ends_with_2_where_a_worker_refuses(
     serve: Callable[..., Server],

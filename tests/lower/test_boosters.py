@@ -250,7 +250,9 @@ def test_the_base_margin_is_the_librarys_for_any_base_score() -> None:
     """Trees that add nothing: what is left is a logarithm in float32."""
     rows, two = TRAINING[:20], TARGETS["two"][:20]
     for base_score in random.uniform(0.001, 0.999, 300):
-        model = XGBClassifier(n_estimators=1, max_depth=1, learning_rate=0, base_score=base_score)
+        model = XGBClassifier(
+            n_estimators=1, max_depth=1, learning_rate=0, base_score=base_score, n_jobs=1
+        )
         (score,) = engine_of(model.fit(rows, two))._scores.run(None, {"features": rows[:1]})
         assert score.tolist() == [model.predict(rows[:1], output_margin=True).tolist()]
 

@@ -70,8 +70,6 @@ def three() -> list[tuple[str, Any]]:
     CalibratedClassifierCV(LinearSVC(), cv=2, ensemble=False),
     CalibratedClassifierCV(logistic(), cv=2, method="isotonic"),
     CalibratedClassifierCV(GaussianNB(), cv=2, method="isotonic", ensemble=False),
-    CalibratedClassifierCV(logistic(), cv=2, method="temperature"),
-    CalibratedClassifierCV(tree(), cv=2, method="temperature"),
     VotingClassifier(three(), voting="soft"),
     VotingClassifier(three(), voting="soft", weights=[0.1, 0.7, 3]),
     VotingClassifier(three()),
@@ -91,6 +89,16 @@ def three() -> list[tuple[str, Any]]:
 ], ids=repr)  # fmt: skip
 def test_classes(model: Any, kind: str, shape: str) -> None:
     rows = SHAPES[shape]
+    assert_served_as_predicted(model.fit(rows, classes_of(rows, kind)), rows)
+
+
+@by_shape
+@pytest.mark.parametrize("kind", ["text", "booleans", "three"])
+@pytest.mark.parametrize("inner", [logistic(), tree()], ids=repr)
+def test_classes_calibrated_by_a_temperature(inner: Any, kind: str, shape: str) -> None:
+    # Not of the numbers 3 and 7: scikit-learn 1.9 takes them for indices, and reads past the end.
+    rows = SHAPES[shape]
+    model = CalibratedClassifierCV(inner, cv=2, method="temperature")
     assert_served_as_predicted(model.fit(rows, classes_of(rows, kind)), rows)
 
 

@@ -20,6 +20,7 @@ from sklearn.preprocessing import (
 )
 
 from tests.lower.transforming import FULL, ROWS, VALUE, lowered
+from tests.naming import stable
 
 SEEN = ROWS[FULL].astype(float)
 # Of some, what comes before makes infinite numbers of large ones, and none of negative ones.
@@ -39,7 +40,7 @@ SQUARE = FunctionTransformer(np.square)
         TruncatedSVD(1), SelectKBest(f_regression, k=1), SelectFromModel(Lasso(0.01)),
         VarianceThreshold(), FunctionTransformer(np.abs, validate=True), FunctionTransformer(),
     )
-] + [make_pipeline(PowerTransformer("box-cox", standardize=False))], ids=repr)  # fmt: skip
+] + [make_pipeline(PowerTransformer("box-cox", standardize=False))], ids=stable)  # fmt: skip
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_a_row_is_refused_where_scikit_learn_raises(step: Any) -> None:
     step.fit(SEEN.abs() + 1, VALUE)

@@ -45,6 +45,7 @@ from tabserve.lower import PREDICTORS, TRANSFORMERS, CannotLower, input_matrix
 from tabserve.lower.lowering import Lowering
 from tabserve.signature import Signature
 from tests.lower.transforming import FULL, NUMBERS, ROWS, THREE, TWO, VALUE, dense, lowered
+from tests.naming import stable
 
 
 @pytest.mark.parametrize(
@@ -132,7 +133,7 @@ from tests.lower.transforming import FULL, NUMBERS, ROWS, THREE, TWO, VALUE, den
         (FunctionTransformer(np.sign), ["a"]),
         (FunctionTransformer(np.reciprocal), ["c"]),
     ],
-    ids=repr,
+    ids=stable,
 )  # fmt: skip
 @pytest.mark.filterwarnings(
     "ignore:Skipping features without any observed values", "ignore:invalid value"
@@ -160,7 +161,7 @@ def test_a_target_encoder_is_equal_for_classes(target: Any) -> None:
     OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=-7),
     OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=-7, min_frequency=0.1),
     TargetEncoder(target_type="continuous"),
-], ids=repr)  # fmt: skip
+], ids=stable)  # fmt: skip
 def test_an_unknown_category_is_encoded_as_the_encoder_says(encoder: Any) -> None:
     seen = ROWS[["colour"]]
     fitted = encoder.fit(seen, VALUE)
