@@ -11,7 +11,7 @@ import click
 from tabserve.errors import TabserveError
 from tabserve.settings import Settings, flag, variable
 
-# What goes wrong ends with this; 1 is for `check`'s warnings.
+# What goes wrong ends with this; 1 is for `check`'s warnings and rows that `score` rejects.
 EXIT_REFUSED = 2
 
 
@@ -303,6 +303,51 @@ def rollout(
     plan = releases.plan(canary=canary, shadow=shadow, share=share, sticky=sticky)
     releases.begin(folder, plan)
     click.echo(f"{name} {plan.version}: {plan.kind}, {plan.share:g} of the requests.")
+
+
+@main.command()
+@click.argument("path")
+@click.argument("source", metavar="IN", type=click.Path(path_type=Path))
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option(
+    "--rejects", type=click.Path(path_type=Path),
+    help="NDJSON of the rows that were refused. [default: OUT.rejects.ndjson]",
+)  # fmt: skip
+@click.option("--keep", multiple=True, metavar="COLUMN", help="Copy a column of IN; repeatable.")
+@click.option("--request", metavar="MODULE:CLASS", help="Your own class; rows are read one by one.")
+@click.option("--allow-pickle", is_flag=True, help="Load a model that was packed as a pickle.")
+@click.option("--processes", type=click.IntRange(1), help="[default: the CPUs there are]")
+@click.option(
+    "--chunk", type=click.IntRange(1), metavar="ROWS",
+    help="Rows that are scored at once. [default: 131072, less with more than 16 features]",
+)  # fmt: skip
+@click.option("--resume", is_flag=True, help="Go on with a run that was interrupted.")
+@click.option("--replace", is_flag=True, help="Overwrite OUT.")
+def score(path: str, source: Path, **options: Any) -> None:
+    """Score the rows of IN into OUT: CSV, NDJSON or Parquet, by the names' suffixes.
+
+    Rows are validated as requests are. Ends with 0 where all have an answer, 1 where some were
+    rejected, 2 where the run could not be finished; what it did is kept for --resume.
+    """
+    from tabserve import scoring
+
+    plan = scoring.Plan(path, source, **options)
+    console = Console(stderr=True)
+    with scoring.progress(console) as on_progress:
+        report = scoring.run(plan, on_progress)
+    scoring.show(report, plan, console)
+    sys.exit(1 if report.n_rejected else 0)
+
+
+@main.command()
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.option("--name", help="Of the model. [default: that of DIR]")
+def new(folder: Path, name: str | None) -> None:
+    """Make a starting project in DIR: request class, training, service, tests, Dockerfile."""
+    from tabserve import starting
+
+    made = starting.start(folder, name)
+    click.echo(f"Made {made}; {made / 'README.md'} says how to go on.")
 
 
 @main.group()

@@ -30,7 +30,9 @@ TabserveError                                    code                    status
     │   └── NotReproduced                        not_reproduced
     ├── ReleaseError                             release
     ├── RequestClassError                        request_class
-    └── BenchError                               bench
+    ├── BenchError                               bench
+    ├── ScoreError                               score
+    └── NewProjectError                          new_project
 """
 
 from collections.abc import Sequence
@@ -218,3 +220,11 @@ class RequestClassError(OperatorError):
 
 class BenchError(OperatorError):
     code = "bench"
+
+
+class ScoreError(OperatorError):
+    code = "score"
+
+
+class NewProjectError(OperatorError):
+    code = "new_project"

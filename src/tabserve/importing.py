@@ -4,7 +4,9 @@ import importlib
 import sys
 from typing import Any
 
-from tabserve.errors import CannotImport, OperatorError
+from pydantic import BaseModel
+
+from tabserve.errors import CannotImport, OperatorError, RequestClassError
 
 
 def imported(spec: str) -> Any:
@@ -25,3 +27,13 @@ def imported(spec: str) -> Any:
         raise CannotImport(
             f"Cannot import {spec}: the module raises {type(error).__name__}: {error}."
         ) from error
+
+
+def request_class(spec: str | None) -> type[BaseModel] | None:
+    """The user's own pydantic class. Raises CannotImport, RequestClassError."""
+    if spec is None:
+        return None
+    found = imported(spec)
+    if not (isinstance(found, type) and issubclass(found, BaseModel)):
+        raise RequestClassError(f"Expected a pydantic class at {spec}, found {found!r}.")
+    return found

@@ -11,9 +11,9 @@ from pydantic import BaseModel
 from tabserve import openapi
 from tabserve.artifact import Artifact
 from tabserve.auth import Keys
-from tabserve.errors import InvalidSettings, RequestClassError
+from tabserve.errors import InvalidSettings
 from tabserve.http import Dispatcher, Route
-from tabserve.importing import imported
+from tabserve.importing import imported, request_class
 from tabserve.limits import RateLimiter
 from tabserve.logs import RequestLog
 from tabserve.metrics import Metrics
@@ -51,7 +51,7 @@ class Service:
     ) -> None:
         self.settings = settings or Settings.load()
         self.path = Path(path or self.settings.path)
-        self._request_class = request or _request_class(self.settings.request)
+        self._request_class = request or request_class(self.settings.request)
         self._lock = threading.Lock()
         self._dispatcher: Dispatcher | None = None
         self._admin_dispatcher: Dispatcher | None = None
@@ -339,15 +339,6 @@ def _live_routes(named: Named) -> list[Route]:
 
 def _model_routes(model: ServedModel) -> list[Route]:
     return [*records.routes(model), *status.routes(model)]
-
-
-def _request_class(spec: str | None) -> type[BaseModel] | None:
-    if spec is None:
-        return None
-    found = imported(spec)
-    if not (isinstance(found, type) and issubclass(found, BaseModel)):
-        raise RequestClassError(f"Expected a pydantic class at {spec}, found {found!r}.")
-    return found
 
 
 def _log_refusal(error: Exception) -> None:

@@ -1,0 +1,131 @@
+"""Offline scoring against the fitted pipeline over pandas chunks: `python -m benchmarks.score`.
+
+Both read the same Parquet file and write their answers, in processes of their own, one after the
+other; the file is written in chunks too, so that no step holds all rows.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import joblib
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+import tabserve
+from benchmarks import tables
+from examples.churn import data, train
+
+# Rows to a row group, and of which there are different ones: making them takes longer than scoring.
+_GENERATED_ROWS = 250_000
+_DIFFERENT_GROUPS = 4
+_LOOK_EVERY_S = 0.5
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", type=int, default=10_000_000)
+    parser.add_argument("--pandas-chunk", type=int, default=100_000, help="rows")
+    parser.add_argument("--processes", type=int, help="of tabserve score")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        measure(Path(folder), arguments)
+
+
+def measure(folder: Path, arguments: argparse.Namespace) -> None:
+    source, model, expected, out = (folder / n for n in ("in.parquet", "model", "expected", "out"))
+    generate(source, arguments.rows)
+    features, target = data.features_and_target(data.generate())
+    fitted = train.pipeline().fit(features, target)
+    joblib.dump(fitted, model)
+    tabserve.pack(
+        fitted,
+        folder / "models",
+        name="churn",
+        version="1.0.0",
+        data=features,
+        target=target,
+        output={"name": "churn_probability", "positive": "Yes"},
+    )
+
+    pandas = [sys.executable, "-m", "benchmarks.score_pandas", str(model), str(source)]
+    pandas += [str(expected), str(arguments.pandas_chunk)]
+    score = [sys.executable, "-m", "tabserve", "score", str(folder / "models"), str(source)]
+    score += [str(out.with_suffix(".parquet"))]
+    if arguments.processes:
+        score += ["--processes", str(arguments.processes)]
+    found = {name: run(command) for name, command in {"tabserve": score, "pandas": pandas}.items()}
+
+    answers = pq.read_table(out.with_suffix(".parquet"))["churn_probability"].to_numpy()
+    equal = int((answers == np.fromfile(expected)).sum())
+    rates = {name: arguments.rows / seconds for name, (seconds, _) in found.items()}
+    labels = {"pandas": "pipeline.predict_proba, pandas chunks", "tabserve": "tabserve score"}
+    tables.show(
+        [f"{arguments.rows:,} rows", "s", "rows/s", "times", "peak memory, MiB"],
+        [
+            [
+                labels[name],
+                tables.figure(seconds),
+                tables.figure(rates[name]),
+                tables.figure(rates[name] / rates["pandas"]),
+                tables.figure(peak_mib),
+            ]
+            for name, (seconds, peak_mib) in found.items()
+        ],
+    )
+    print(f"Equal to the last bit: {equal:,} of {arguments.rows:,} probabilities.")
+
+
+def generate(path: Path, n_rows: int) -> None:
+    different: list[pa.Table] = []
+    writer = None
+    for group, start in enumerate(range(0, n_rows, _GENERATED_ROWS)):
+        if group < _DIFFERENT_GROUPS:
+            features, _ = data.features_and_target(data.generate(_GENERATED_ROWS, group + 1))
+            different.append(pa.Table.from_pandas(features, preserve_index=False))
+        table = different[group % _DIFFERENT_GROUPS]
+        writer = writer or pq.ParquetWriter(path, table.schema)
+        writer.write_table(table.slice(0, n_rows - start))
+    assert writer is not None
+    writer.close()
+
+
+def run(command: list[str]) -> tuple[float, float]:
+    """Seconds, and the most memory that all of its processes held at once, in MiB of PSS: what
+    they share counts once.
+    """
+    began = time.perf_counter()
+    process = subprocess.Popen(command, env=os.environ | {"PYTHONPATH": str(Path.cwd())})
+    peak = 0
+    while process.poll() is None:
+        peak = max(peak, sum(map(_pss, _tree(process.pid))))
+        time.sleep(_LOOK_EVERY_S)
+    seconds = time.perf_counter() - began
+    assert process.returncode == 0
+    print(f"{command[2]}: {seconds:.1f} s", flush=True)
+    return seconds, peak / 2**20
+
+
+def _tree(pid: int) -> list[int]:
+    try:
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    except OSError:
+        return []
+    return [pid, *(below for child in children for below in _tree(int(child)))]
+
+
+def _pss(pid: int) -> int:
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    except OSError:
+        return 0
+    return sum(1024 * int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+
+
+if __name__ == "__main__":
+    main()

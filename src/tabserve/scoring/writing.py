@@ -1,0 +1,196 @@
+"""The answers of a run: a part for each chunk, which stays if the run ends early, then one file.
+
+Beside OUT, in the folder OUT.partial, so that the last step is a rename within one file system.
+"""
+
+import io
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path as FilePath
+from typing import Any
+
+import orjson
+
+from tabserve.errors import MissingExtra, ScoreError
+from tabserve.scoring.answers import Path
+from tabserve.scoring.reading import Format
+from tabserve.scoring.scorer import Scored
+
+try:
+    import pyarrow as pa
+    import pyarrow.csv
+    import pyarrow.parquet as pq
+except ImportError:
+    raise MissingExtra("pyarrow", "score") from None
+
+_PLAN = "plan.json"
+
+
+class Parts:
+    """Of one run. schema: by path, of all columns of OUT in their order."""
+
+    def __init__(
+        self, out: FilePath, rejects: FilePath, format: Format, schema: dict[Path, Any]
+    ) -> None:
+        self._out = out
+        self._rejects = rejects
+        self._format = format
+        self._schema = schema
+        self._arrow = pa.schema([(".".join(path), kind) for path, kind in schema.items()])
+        self.folder = out.with_name(out.name + ".partial")
+
+    def begin(self, plan: dict[str, Any], resume: bool) -> None:
+        """plan: what the parts were made from; only for the same one a run is resumed."""
+        path = self.folder / _PLAN
+        try:
+            if self.folder.exists():
+                known = orjson.loads(path.read_bytes()) if path.exists() else None
+                if not resume:
+                    raise ScoreError(
+                        f"{self.folder} holds the parts of a run that was interrupted: go on with "
+                        "--resume, or delete the folder."
+                    )
+                changed = sorted(key for key in plan if known and known.get(key) != plan[key])
+                if changed:
+                    raise ScoreError(
+                        f"The run in {self.folder} cannot be resumed: its {', '.join(changed)} "
+                        "differ(s) from this one's. Delete the folder to begin anew."
+                    )
+                if known is not None:
+                    return
+            self.folder.mkdir(exist_ok=True)
+            _write(path, orjson.dumps(plan))
+        except OSError as error:
+            raise ScoreError(f"Cannot write {self.folder}: {error.strerror}.") from None
+
+    def done(self, number: int) -> tuple[int, int] | None:
+        """Rows with an answer and rejects of a part that there is; None where there is none."""
+        try:
+            n_scored, n_rejected = orjson.loads(self._path(number, "done").read_bytes())
+        except (OSError, ValueError):
+            return None
+        return n_scored, n_rejected
+
+    def write(self, number: int, scored: Scored) -> tuple[int, int]:
+        """In an order in which what is killed leaves no part that seems whole."""
+        n_scored = len(next(iter(scored.columns.values()))) if scored.columns else 0
+        if scored.rejects:
+            lines = b"".join(_rejects(scored))
+            _write(self._path(number, "rejects"), lines)
+        if n_scored:
+            _write(self._path(number, "rows"), self._encoded(scored.columns))
+        counts = n_scored, len(scored.rejects)
+        _write(self._path(number, "done"), orjson.dumps(counts))
+        return counts
+
+    def finish(self, n_parts: int) -> None:
+        """OUT and the rejects of all parts, each there whole or not at all; the parts go."""
+        whole, rejects = self.folder / "out", self.folder / "rejects"
+        if self._format == "parquet":
+            self._join_parquet(whole, n_parts)
+        else:
+            header = self._header() if self._format == "csv" else b""
+            self._join(whole, header, n_parts, "rows")
+        self._join(rejects, b"", n_parts, "rejects")
+        if rejects.stat().st_size:
+            rejects.replace(self._rejects)
+        else:
+            self._rejects.unlink(missing_ok=True)
+        whole.replace(self._out)
+        shutil.rmtree(self.folder)
+
+    def _path(self, number: int, kind: str) -> FilePath:
+        return self.folder / f"{number:06}.{kind}"
+
+    def _encoded(self, columns: dict[Path, Any]) -> bytes:
+        if self._format == "ndjson":
+            return b"".join(_ndjson(columns))
+        arrays = [
+            _chunkless(columns[path]).cast(kind, safe=False)
+            if columns[path].type != kind
+            else columns[path]
+            for path, kind in self._schema.items()
+        ]
+        sink = io.BytesIO()
+        if self._format == "csv":
+            arrays = [
+                array.cast(pa.string()) if pa.types.is_dictionary(array.type) else array
+                for array in arrays
+            ]
+            names = [".".join(path) for path in self._schema]
+            options = pa.csv.WriteOptions(include_header=False)
+            pa.csv.write_csv(pa.table(arrays, names=names), sink, options)
+        else:
+            pq.write_table(pa.table(arrays, schema=self._arrow), sink, compression="zstd")
+        return sink.getvalue()
+
+    def _header(self) -> bytes:
+        sink = io.BytesIO()
+        plain = [
+            pa.field(field.name, pa.string() if pa.types.is_dictionary(field.type) else field.type)
+            for field in self._arrow
+        ]
+        pa.csv.write_csv(pa.schema(plain).empty_table(), sink)
+        return sink.getvalue()
+
+    def _join(self, path: FilePath, header: bytes, n_parts: int, kind: str) -> None:
+        with path.open("wb") as file:
+            file.write(header)
+            for number in range(n_parts):
+                with suppress(FileNotFoundError), self._path(number, kind).open("rb") as part:
+                    shutil.copyfileobj(part, file)
+            _flush(file)
+
+    def _join_parquet(self, path: FilePath, n_parts: int) -> None:
+        with (
+            path.open("wb") as file,
+            pq.ParquetWriter(file, self._arrow, compression="zstd") as writer,
+        ):
+            for number in range(n_parts):
+                with suppress(FileNotFoundError):
+                    writer.write_table(
+                        pq.read_table(
+                            self._path(number, "rows"), schema=self._arrow, use_threads=False
+                        )
+                    )
+            writer.close()
+            _flush(file)
+
+
+def _chunkless(column: Any) -> Any:
+    return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+
+
+def _ndjson(columns: dict[Path, Any]) -> Iterator[bytes]:
+    """Nested as the API's answers are."""
+    listed = [column.to_pylist() for column in columns.values()]
+    paths = list(columns)
+    for values in zip(*listed, strict=True):
+        record: dict[str, Any] = {}
+        for path, value in zip(paths, values, strict=True):
+            inner = record
+            for name in path[:-1]:
+                inner = inner.setdefault(name, {})
+            inner[path[-1]] = value
+        yield orjson.dumps(record, default=str, option=orjson.OPT_APPEND_NEWLINE)
+
+
+def _rejects(scored: Scored) -> Iterator[bytes]:
+    for row, (code, detail) in scored.rejects.items():
+        line = {"row": row, "error": code, "detail": detail}
+        yield orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE)
+
+
+def _write(path: FilePath, content: bytes) -> None:
+    """Whole or not at all."""
+    beside = path.with_name(f".{path.name}")
+    with beside.open("wb") as file:
+        file.write(content)
+    beside.replace(path)
+
+
+def _flush(file: Any) -> None:
+    file.flush()
+    os.fsync(file.fileno())

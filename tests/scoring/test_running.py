@@ -1,0 +1,185 @@
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+from sklearn.pipeline import Pipeline
+
+import tabserve
+from tabserve.errors import ScoreError
+from tests.scoring.conftest import FEATURES, read, records, write
+
+FORMATS = ["csv", "ndjson", "parquet"]
+ANSWER = ["churn_probability", "risk_category"]
+
+
+@pytest.fixture(scope="module")
+def undeclared(
+    tmp_path_factory: pytest.TempPathFactory, pipeline: Pipeline, customers: pd.DataFrame
+) -> Path:
+    out = tmp_path_factory.mktemp("undeclared")
+    tabserve.pack(pipeline, out, name="churn", version="1", data=customers, target="churn")
+    return out
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_a_row_gets_the_answer_that_the_api_gives(
+    suffix: str, score: Any, ask: Any, customers: pd.DataFrame, tmp_path: Path
+):
+    some = customers[FEATURES][:130]
+    out = tmp_path / f"out.{suffix}"
+    report = score(write(some, tmp_path / f"in.{suffix}"), out)
+
+    assert (report.n_scored, report.n_rejected) == (130, 0)
+    answers = [ask(record) for record in records(some)]
+    expected = [{"row": i, **{n: a[n] for n in ANSWER}} for i, a in enumerate(answers)]
+    assert read(out) == expected
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f"in.{suffix}", out.name]
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_numbers_are_those_of_the_fitted_pipeline_to_the_last_bit(
+    suffix: str, score: Any, undeclared: Path, pipeline: Pipeline, customers: Any, tmp_path: Path
+):
+    some = customers[FEATURES]
+    out = tmp_path / "out.parquet"
+    score(write(some, tmp_path / f"in.{suffix}"), out, undeclared)
+
+    found, expected = pq.read_table(out), pipeline.predict_proba(some)
+    assert found["probability"].to_numpy().tolist() == expected[:, 1].tolist()
+    assert found["probabilities.No"].to_numpy().tolist() == expected[:, 0].tolist()
+    assert found["prediction"].to_pylist() == pipeline.predict(some).tolist()
+
+
+def test_ndjson_nests_what_the_api_nests(
+    score: Any, undeclared: Path, customers: Any, tmp_path: Path
+):
+    out = tmp_path / "out.ndjson"
+    score(write(customers[FEATURES][:1], tmp_path / "in.csv"), out, undeclared)
+    (line,) = read(out)
+    assert list(line) == ["row", "prediction", "probability", "probabilities"]
+    assert line["probability"] == line["probabilities"]["Yes"]
+
+
+# By row, what is wrong with it, in what every format can say.
+WRONG: dict[int, dict[str, Any]] = {
+    3: {"contract_type": "Weekly"},
+    64: {"tenure_months": 1.5},
+    65: {"contract_type": None},
+    100: {"tenure_months": 2.0**63, "contract_type": ""},
+}
+
+
+@pytest.mark.parametrize("suffix", ["ndjson", "parquet"])
+def test_a_rejected_row_is_told_what_the_api_tells(
+    suffix: str, score: Any, ask: Any, customers: pd.DataFrame, tmp_path: Path
+):
+    some = customers[FEATURES][:110].astype({"tenure_months": float})
+    for row, wrong in WRONG.items():
+        some.loc[row, list(wrong)] = list(wrong.values())
+    out = tmp_path / "out.csv"
+    report = score(write(some, tmp_path / f"in.{suffix}"), out)
+
+    sent = records(some)
+    expected = [
+        {"row": row, "error": "invalid_input", "detail": ask(sent[row])["detail"]} for row in WRONG
+    ]
+    assert read(tmp_path / "out.csv.rejects.ndjson") == expected
+    assert [line["row"] for line in read(out)] == sorted(set(range(110)) - WRONG.keys())
+    assert (report.n_scored, report.n_rejected) == (106, 4)
+
+
+def test_cells_of_csv_are_what_the_signature_says(score: Any, tmp_path: Path, ask: Any):
+    cells = [
+        "007,65.5,,Month-to-month",
+        "7.0,6.55e1,nan,Month-to-month",
+        "7,abc,786.0,Month-to-month",
+        "",
+        "0x7,65.5,786.0,Month-to-month",
+        "7,65.5,786.0",
+        '7,65.5,786.0,"Two\nyear"',
+        "7,65.5,9007199254740993,Two year",
+        "7,1e400,786.0,Two year",
+    ]
+    source = tmp_path / "in.csv"
+    source.write_text("\ufeff" + ",".join(FEATURES) + "\r\n" + "\r\n".join(cells))
+    score(source, tmp_path / "out.ndjson", rejects=tmp_path / "bad")
+
+    first, second = read(tmp_path / "out.ndjson")
+    assert (first["row"], second["row"]) == (0, 1)
+    assert first["churn_probability"] == second["churn_probability"]
+    lines = [orjson.loads(line) for line in (tmp_path / "bad").read_bytes().splitlines()]
+    found = {line["row"]: [(d["loc"][-1], d["type"]) for d in line["detail"]] for line in lines}
+    assert found == {
+        2: [("monthly_charges", "float_type")],
+        3: [("tenure_months", "int_type")],
+        4: [("body", "csv_row")],
+        5: [("contract_type", "literal_error")],
+        6: [("total_charges", "int_inexact")],
+        7: [("monthly_charges", "finite_number")],
+    }
+
+
+def test_kept_columns_and_others_do_not_reach_the_model(
+    score: Any, customers: pd.DataFrame, tmp_path: Path
+):
+    some = customers[:70].assign(id=[f"customer {i}" for i in range(70)])
+    out = tmp_path / "out.parquet"
+    score(write(some, tmp_path / "in.csv"), out, keep=("id",))
+    assert pq.read_table(out)["id"].to_pylist() == some["id"].tolist()
+    assert pq.read_schema(out).names == ["row", "id", *ANSWER]
+
+
+def test_a_request_class_sees_each_row(score: Any, customers: pd.DataFrame, tmp_path: Path):
+    some = customers[FEATURES][:70].assign(customer_id=[f"c{i}" for i in range(70)])
+    some.loc[5, "total_charges"] = 1e6
+    out = tmp_path / "out.ndjson"
+    score(write(some, tmp_path / "in.parquet"), out, request="examples.churn.request:ChurnRequest")
+    (rejected,) = read(tmp_path / "out.ndjson.rejects.ndjson")
+    assert rejected["row"] == 5
+    assert rejected["detail"][0]["msg"].startswith("Value error, total_charges is further")
+    assert [line["customer_id"] for line in read(out)] == [f"c{i}" for i in range(70) if i != 5]
+
+
+def test_what_cannot_be_begun_is_a_sentence(score: Any, customers: pd.DataFrame, tmp_path: Path):
+    source, out = write(customers[FEATURES][:3], tmp_path / "in.csv"), tmp_path / "out.csv"
+    narrow = write(customers[FEATURES[:2]], tmp_path / "narrow.csv")
+    out.write_text("precious")
+    for arguments, told, sentence in [
+        ((source, out), {}, "exists already; say --replace"),
+        ((source, tmp_path / "out.xls"), {}, "Expected a file named *.csv"),
+        ((tmp_path / "none.csv", tmp_path / "new.csv"), {}, "No such file"),
+        ((narrow, tmp_path / "new.csv"), {}, "has no column total_charges, contract_type"),
+        ((source, tmp_path / "new.csv"), {"keep": ("id",)}, "has no column id"),
+    ]:
+        with pytest.raises(ScoreError, match=sentence.replace("*", r"\*")):
+            score(*arguments, **told)
+    assert out.read_text() == "precious"
+    assert not (tmp_path / "new.csv").exists()
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_no_rows_are_no_answers(suffix: str, score: Any, customers: Any, tmp_path: Path):
+    source = write(customers[FEATURES][:0], tmp_path / f"in.{suffix}")
+    out = tmp_path / "out.parquet"
+    assert score(source, out).n_rows == 0
+    assert pq.read_table(out).num_rows == 0
+
+
+@pytest.mark.slow
+def test_a_native_model_is_scored_in_processes_that_load_it(
+    score: Callable[..., Any], pipeline: Pipeline, customers: pd.DataFrame, tmp_path: Path
+):
+    tabserve.pack(
+        pipeline, tmp_path / "m", name="churn", version="1", data=customers, target="churn",
+        engine="native",
+    )  # fmt: skip
+    some = customers[FEATURES][:70]
+    out = tmp_path / "out.parquet"
+    score(write(some, tmp_path / "in.parquet"), out, tmp_path / "m")
+    found = pq.read_table(out)["probability"].to_numpy()
+    assert np.array_equal(found, pipeline.predict_proba(some)[:, 1])
