@@ -316,6 +316,7 @@ def rollout(
 @click.option("--keep", multiple=True, metavar="COLUMN", help="Copy a column of IN; repeatable.")
 @click.option("--request", metavar="MODULE:CLASS", help="Your own class; rows are read one by one.")
 @click.option("--allow-pickle", is_flag=True, help="Load a model that was packed as a pickle.")
+@click.option("--allow-code", is_flag=True, help="Run the user's own modules of the model.")
 @click.option("--processes", type=click.IntRange(1), help="[default: the CPUs there are]")
 @click.option(
     "--chunk", type=click.IntRange(1), metavar="ROWS",

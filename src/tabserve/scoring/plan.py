@@ -15,6 +15,7 @@ class Plan:
     keep: tuple[str, ...] = ()
     request: str | None = None
     allow_pickle: bool = False
+    allow_code: bool = False
     processes: int | None = None
     chunk: int | None = None
     resume: bool = False

@@ -136,7 +136,10 @@ class _Work:
         if predict:
             workers = self.plan.processes or usable_cpus()
             loaded = self.loaded or repository.load(
-                artifact, allow_pickle=self.plan.allow_pickle, workers=workers
+                artifact,
+                allow_pickle=self.plan.allow_pickle,
+                allow_code=self.plan.allow_code,
+                workers=workers,
             )
             predictor = engine.predictor(artifact, loaded, self.source.about_n_rows // workers)
         return Scorer(manifest, decoder, predictor, decodes_all=own_class is not None)
