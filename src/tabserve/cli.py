@@ -330,6 +330,8 @@ def score(path: str, source: Path, **options: Any) -> None:
     Rows are validated as requests are. Ends with 0 where all have an answer, 1 where some were
     rejected, 2 where the run could not be finished; what it did is kept for --resume.
     """
+    from rich.console import Console
+
     from tabserve import scoring
 
     plan = scoring.Plan(path, source, **options)
