@@ -233,6 +233,14 @@ def mlflow_folder(case: Case, flavour: str, file: str, **told: Any) -> Case:
     return Case(case.model.parent, case.rows, case.fresh, case.expected, case.options)
 
 
+def wide(n_columns: int) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Numbers alone, some missing."""
+    names = [f"measure {i}" for i in range(n_columns)]
+    tables = [random.normal(size=(n, n_columns)) for n in (N_ROWS, N_FRESH)]
+    rows, fresh = (pd.DataFrame(table, columns=names).mask(table > 2) for table in tables)
+    return rows, fresh
+
+
 FLOATS = [("X", __import__("skl2onnx").common.data_types.FloatTensorType([None, 2]))]
 ANY_CITY = {"unknown": {"city": "allow"}}
 
@@ -306,6 +314,10 @@ CASES: dict[str, Callable[[Path], Case]] = {
             RandomForestRegressor(5, random_state=0),
         ),
         ROWS, FRESH, VALUE, **ANY_CITY,
+    ),
+    "wide": lambda folder: fitted(
+        make_pipeline(SimpleImputer(), RandomForestClassifier(3, random_state=0)),
+        *wide(400), WORD, engine="native",
     ),
     "lightgbm with categoricals": lambda folder: fitted(
         lightgbm.LGBMClassifier(n_estimators=5, verbose=-1, n_jobs=1),

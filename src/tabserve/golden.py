@@ -21,6 +21,8 @@ except ImportError as error:
 # some milliseconds a row.
 N_SAMPLED = 64
 MOST = 200
+# Of a wide table fewer: so many values in all.
+_MOST_VALUES = 100_000
 
 
 def golden_rows(
@@ -98,7 +100,7 @@ def _with_nulls(
         if feature.nullable and all(row[feature.name] is not None for row in golden.rows)
     ]
     rows, outputs, never = list(golden.rows), [golden.outputs], set()
-    size = -(-len(asked) // MOST) or 1
+    size = -(-len(asked) // _most(len(signature.features))) or 1
     groups = [asked[start : start + size] for start in range(0, len(asked), size)]
     while groups:
         group = groups.pop(0)
@@ -164,7 +166,12 @@ def _positions(sample: Any) -> list[int]:
         else:
             ends = present.drop_duplicates().index[:20].tolist()
         positions |= dict.fromkeys([*missing, *map(int, ends)])
-    return list(positions)[:MOST]
+    return list(positions)[: _most(sample.shape[1])]
+
+
+def _most(n_features: int) -> int:
+    """Golden rows of a kind, so that a wide model too is proven in a second or two."""
+    return min(MOST, max(N_SAMPLED // 2, _MOST_VALUES // n_features))
 
 
 def _records(sample: Any, signature: Signature) -> list[dict[str, Any]]:

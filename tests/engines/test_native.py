@@ -218,3 +218,13 @@ def test_a_number_of_which_the_model_makes_none_is_the_requests_fault() -> None:
             engine(model, Target(kind="number")).predict(columns(ROWS) | {"a": np.full(60, value)})
         message = "The model makes of a number one that is infinite or undefined"
         assert caught.value.problems == [{"loc": (), "msg": message, "type": "out_of_range"}]
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32", "int64"])
+def test_a_wide_table_is_the_same_frame_as_a_narrow_one(dtype: str) -> None:
+    kind: Any = "integer" if dtype == "int64" else "number"
+    features = tuple(Feature(name=f"c{i}", type=kind, dtype=dtype) for i in range(40))
+    columns = {feature.name: np.arange(3.0) + i for i, feature in enumerate(features)}
+    found = native.frame_or_array(Signature(features=features), columns)
+    expected = pd.DataFrame({name: column.astype(dtype) for name, column in columns.items()})
+    pd.testing.assert_frame_equal(found, expected)
