@@ -52,6 +52,7 @@ class Service:
         self.settings = settings or Settings.load()
         self.path = Path(path or self.settings.path)
         self._request_class = request or request_class(self.settings.request)
+        self.is_held = False
         self._lock = threading.Lock()
         self._dispatcher: Dispatcher | None = None
         self._admin_dispatcher: Dispatcher | None = None
@@ -93,6 +94,10 @@ class Service:
         Raises what refuses a model.
         """
         self.models.preload()
+
+    def hold(self) -> None:
+        """Answer as one that is loading, and load nothing: another process does that."""
+        self.is_held = True
 
     def drain(self) -> None:
         """Say at /ready that nothing more should be sent here, and answer whatever is."""
@@ -146,7 +151,8 @@ class Service:
             with self._lock:
                 if self._dispatcher is None:
                     self._dispatcher = self._wired()
-                    self.models.start()
+                    if not self.is_held:
+                        self.models.start()
         return self._dispatcher
 
     def admin_dispatcher(self) -> Dispatcher:

@@ -91,12 +91,16 @@ class Server:
     def wait_until_ready(self, workers: int = 1) -> "Server":
         """Every worker has said so, and /ready says so too."""
         poll("each worker is ready", lambda: self._alive() and self.times_ready >= workers)
+        poll("the process that answered meanwhile is gone", lambda: self._n_workers_is(workers))
         assert self.get("/ready").status_code == 200
         return self
 
     @property
     def times_ready(self) -> int:
         return self.output.count(" is ready after ")
+
+    def _n_workers_is(self, expected: int) -> bool:
+        return len(self.workers()) in (0, expected)  # none where one process does it all
 
     def _alive(self) -> bool:
         assert self.process.poll() is None, self.output

@@ -110,6 +110,42 @@ def test_workers_end_when_their_supervisor_is_gone(serve: Serve, repository: Pat
     poll("all processes ended", lambda: not server.processes())
 
 
+SLOWLY_LOADED = """
+import time
+from pathlib import Path
+import tabserve
+from tabserve import repository
+
+preload = repository.preload
+
+def once_told(*args, **kwargs):
+    while not Path("go").exists():
+        time.sleep(0.01)
+    return preload(*args, **kwargs)
+
+repository.preload = once_told
+service = tabserve.Service("models")
+"""
+
+
+def test_probes_are_answered_while_the_model_loads_for_all_workers(
+    serve: Serve, own_repository: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "slow.py").write_text(SLOWLY_LOADED)
+    server = serve("slow:service", "--workers", "2")
+
+    assert server.get("/health").status_code == 200
+    assert server.get("/ready").status_code == 503
+    answer = server.post("/predict", RECORD)
+    assert (answer.status_code, answer.json()["error"]) == (503, "model_not_ready")
+
+    (tmp_path / "go").touch()
+    server.wait_until_ready(2)
+    assert server.post("/predict", RECORD).status_code == 200
+    assert server.stop() == 0
+    server.assert_nothing_is_left()
+
+
 HANGING = """
 import time
 from pydantic import BaseModel, field_validator

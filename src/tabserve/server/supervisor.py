@@ -12,7 +12,8 @@ import socket
 import sys
 import time
 import traceback
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from math import inf
 from typing import TYPE_CHECKING, NoReturn
@@ -64,8 +65,31 @@ class Supervisor:
 
     def run(self) -> int:
         """Until a signal ends it; gives back the exit code. Raises what refuses the model."""
-        self._service.preload()
-        freeze()
+        with self._doorkeeper():
+            self._service.preload()
+            freeze()
+            self._heed_signals()
+            for _ in range(self._service.settings.workers):
+                self._begin()
+        while not self._is_ending:
+            self._listen()
+            self._reap()
+            self._kill_hanging()
+            self._begin_missing()
+        return self._stopped()
+
+    @contextmanager
+    def _doorkeeper(self) -> Iterator[None]:
+        """A process that says of itself that it is loading, while this one does."""
+        doorkeeper = self._begin(is_doorkeeper=True)
+        try:
+            yield
+        finally:
+            os.kill(doorkeeper.pid, signal.SIGTERM)
+            if not self._children.keys() - {doorkeeper.pid}:  # what was loaded is refused
+                os.waitpid(doorkeeper.pid, 0)
+
+    def _heed_signals(self) -> None:
         woken, self._wakes = socket.socketpair()
         for end in (woken, self._wakes):
             end.setblocking(False)
@@ -74,16 +98,8 @@ class Supervisor:
         for number in _STOPPING:
             signal.signal(number, lambda number, _: self._signals.append(number))
         signal.signal(signal.SIGCHLD, lambda *_: None)  # it only wakes
-        for _ in range(self._service.settings.workers):
-            self._begin()
-        while not self._is_ending:
-            self._listen()
-            self._reap()
-            self._kill_hanging()
-            self._begin_missing()
-        return self._stopped()
 
-    def _begin(self) -> None:
+    def _begin(self, is_doorkeeper: bool = False) -> _Child:
         self._begun = time.monotonic()
         ours, theirs = socket.socketpair()
         sys.stdout.flush()
@@ -92,13 +108,19 @@ class Supervisor:
         signal.pthread_sigmask(signal.SIG_BLOCK, _STOPPING)
         pid = os.fork()
         if pid == 0:
-            self._be_worker(ours, theirs)
+            self._be_worker(ours, theirs, is_doorkeeper)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPPING)
         theirs.close()
-        self._children[pid] = _Child(pid, ours, hangs_at=self._begun + LOADING_S + _HANGING_S)
-        self._selector.register(ours, selectors.EVENT_READ, self._children[pid])
+        child = _Child(pid, ours, hangs_at=self._begun + LOADING_S + _HANGING_S)
+        if is_doorkeeper:  # the workers have its place, however long they take
+            child.hangs_at, child.replaced_for = inf, "loaded"
+        self._children[pid] = child
+        self._selector.register(ours, selectors.EVENT_READ, child)
+        return child
 
-    def _be_worker(self, ours: socket.socket, theirs: socket.socket) -> NoReturn:
+    def _be_worker(
+        self, ours: socket.socket, theirs: socket.socket, is_doorkeeper: bool
+    ) -> NoReturn:
         exit_code = 1
         try:
             signal.set_wakeup_fd(-1)
@@ -112,6 +134,8 @@ class Supervisor:
             # Whoever holds such an end keeps its worker from seeing that the supervisor is gone.
             for end in (ours, *(child.end for child in self._children.values())):
                 end.close()
+            if is_doorkeeper:
+                self._service.hold()
             Worker(self._service, self._listeners, theirs).run(REFUSED)
             exit_code = 0
         except BaseException:  # noqa: BLE001 - nothing of the parent's may run in the child

@@ -53,7 +53,8 @@ class Worker:
     async def _serve(self, exit_code: int) -> None:
         self._told = asyncio.Event()
         self._heed_signals()
-        started(self._service, exit_code)
+        if not self._service.is_held:
+            started(self._service, exit_code)
         self._connections.begin()
         servers = await self._listen()
         if self._supervisor is not None:
@@ -81,7 +82,7 @@ class Worker:
         is_stuck = self._service.is_stuck
         if self._supervisor is not None:
             _tell(self._supervisor, STUCK if is_stuck else ENDING)
-        await asyncio.sleep(0 if is_stuck else settings.drain_delay)
+        await asyncio.sleep(0 if is_stuck or self._service.is_held else settings.drain_delay)
         for server in servers:
             server.close()
         await self._connections.end(settings.deadline)
