@@ -41,7 +41,8 @@ def test_a_sound_artefact_is_told_in_full_and_ends_with_0(folder: Path, pipeline
         "contract_type (string)"
     )
     assert texts["answer"] == (
-        "churn_probability, model_version, prediction_id, prediction_timestamp, risk_category"
+        "churn_probability, model_version, prediction_id, prediction_timestamp, risk_category, "
+        "warnings"
     )
     assert texts["trust"] == "onnx: data only"
     assert "reproduced by the onnx engine, class bits, largest difference 0" in texts["golden rows"]
@@ -90,6 +91,17 @@ def test_golden_rows_that_do_not_come_out_end_with_2(folder: Path) -> None:
     found = findings(folder)["golden rows"]
     assert found.verdict == "refused"
     assert "tenure_months: Input should be a valid boolean" in found.text
+
+
+def test_what_was_measured_and_the_imports_of_a_pickle_are_told(tmp_path: Path) -> None:
+    tabserve.pack(NEIGHBOURS, tmp_path, name="m", version="1", data=NUMBERS, format="joblib")
+    told = check(str(tmp_path), allow_pickle=True).to_json()
+    found = {one["subject"]: one["text"] for one in told["findings"]}
+    assert "sklearn.neighbors._classification.KNeighborsClassifier" in found["pickle"]
+    assert "does not make it harmless" in found["pickle"]
+    assert {"memory", "one row", "batch", "load"} <= found.keys()
+    assert told["exit_code"] == 1
+    assert told["measured"]["worker_mib"] > told["measured"]["model_mib"]
 
 
 def test_a_path_without_a_model_is_an_error(tmp_path: Path) -> None:

@@ -1,19 +1,18 @@
 """`tabserve check`: what an artefact is, and whether it may be served here."""
 
-from dataclasses import dataclass, field
-from importlib import metadata
-from typing import Literal
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from tabserve import carried, repository
+from tabserve import carried, libraries, pickles, repository, trial
 from tabserve.artifact import Artifact, Manifest, Tried
-from tabserve.errors import ArtifactError, OperatorError, UntrustedModel
+from tabserve.errors import ArtifactError, UntrustedModel
 from tabserve.output import Renderer
 from tabserve.parity import cpu_model
-from tabserve.repository import LoadedModel
+from tabserve.trial import Trial
 
 Verdict = Literal["ok", "warning", "refused"]
 
@@ -23,17 +22,31 @@ _COLOURS: dict[Verdict, str] = {"ok": "green", "warning": "yellow", "refused": "
 
 @dataclass(frozen=True)
 class Finding:
+    """mend: what can be done about it, where something should."""
+
     subject: str
     verdict: Verdict
     text: str
+    mend: str = ""
 
 
 @dataclass
 class Report:
-    findings: list[Finding] = field(default_factory=list)
+    """measured: of loading it, where it was loaded."""
 
-    def add(self, subject: str, verdict: Verdict, text: str) -> None:
-        self.findings.append(Finding(subject, verdict, text))
+    findings: list[Finding] = field(default_factory=list)
+    measured: Trial | None = None
+
+    def add(self, subject: str, verdict: Verdict, text: str, mend: str = "") -> None:
+        self.findings.append(Finding(subject, verdict, text, mend))
+
+    def to_json(self) -> dict[str, Any]:
+        measured = None if self.measured is None else self.measured.model_dump()
+        return {
+            "exit_code": self.exit_code,
+            "findings": [asdict(found) for found in self.findings],
+            "measured": measured,
+        }
 
     @property
     def exit_code(self) -> int:
@@ -55,9 +68,15 @@ def check(path: str, *, allow_pickle: bool = False, allow_code: bool = False) ->
     for metric in manifest.metrics:
         report.add(metric.name, "ok", f"{metric.value:.6g} on {metric.data}")
     _check_files(artifact, report)
+    _check_pickles(artifact, report)
     _check_libraries(manifest, report)
     _check_model(artifact, report, allow_pickle, allow_code)
     return report
+
+
+def refusal(error: ArtifactError) -> Report:
+    """Of what is no artefact, or has a manifest that cannot be read."""
+    return Report([Finding("artefact", "refused", str(error))])
 
 
 def show(report: Report, console: Console) -> None:
@@ -65,7 +84,8 @@ def show(report: Report, console: Console) -> None:
     for found in report.findings:
         colour = _COLOURS[found.verdict]
         # As Text: a feature's name in brackets is no markup.
-        table.add_row(Text(found.verdict, colour), Text(found.subject), Text(found.text))
+        told = f"{found.text} {found.mend}" if found.mend else found.text
+        table.add_row(Text(found.verdict, colour), Text(found.subject), Text(told))
     console.print(table)
 
 
@@ -91,42 +111,64 @@ def _check_files(artifact: Artifact, report: Report) -> None:
             report.add(name, "ok", f"{size:,} bytes, sha256 as packed")
 
 
-def _check_libraries(manifest: Manifest, report: Report) -> None:
-    # scikit-learn is imported as sklearn, and xgboost comes as xgboost or xgboost-cpu.
-    distributions = metadata.packages_distributions()
-    for library, packed in manifest.libraries.items():
-        try:
-            found = metadata.version(distributions.get(library, [library])[0])
-        except metadata.PackageNotFoundError:
-            report.add(library, "warning", f"packed with {packed}, not installed here")
+def _check_pickles(artifact: Artifact, report: Report) -> None:
+    """What they would import, whether or not they may be loaded."""
+    is_opened = artifact.manifest.lowered is None
+    for name, format in artifact.manifest.model_files.items():
+        if format != "joblib":
             continue
-        if found == packed:
+        try:
+            found = pickles.imports(artifact.read(name))
+        except ArtifactError as error:
+            if isinstance(error, UntrustedModel):  # an altered file was told of already
+                report.add("pickle", "refused" if is_opened else "warning", str(error), _AS_SKOPS)
+            continue
+        text = f"imports {', '.join(found.names) or 'nothing'}"
+        if found.refused:
+            text = f"{text}; no model needs {pickles.listed(found.refused)}"
+            report.add("pickle", "refused" if is_opened else "warning", text, _AS_SKOPS)
+        else:
+            limits = "; that nothing else was found does not make it harmless"
+            report.add("pickle", "warning" if found.others else "ok", text + limits)
+
+
+_AS_SKOPS = "Do not load it unless you made it; pack the model as skops."
+
+
+def _check_libraries(manifest: Manifest, report: Report) -> None:
+    for library, packed in manifest.libraries.items():
+        found = libraries.installed(library)
+        if found is None:
+            report.add(library, "warning", f"packed with {packed}, not installed here")
+        elif found == packed:
             report.add(library, "ok", f"{found}, as packed")
         else:
             report.add(library, "warning", f"packed with {packed}, {found} is installed here")
 
 
 def _check_model(artifact: Artifact, report: Report, allow_pickle: bool, allow_code: bool) -> None:
-    """Load and prove it, unless something that stands before that refused it."""
+    """Load and prove it in another process, unless something that stands before that refused it."""
+    manifest = artifact.manifest
     if report.exit_code == _EXIT_CODES["refused"]:
         return
-    try:
-        loaded = repository.load(artifact, allow_pickle=allow_pickle, allow_code=allow_code)
-    except UntrustedModel as error:
-        report.add("trust", "refused", str(error))
-    except OperatorError as error:
-        report.add("golden rows", "refused", str(error))
-    except Exception as error:  # noqa: BLE001 - whatever a library raises on this file is the finding
-        report.add("loading", "refused", f"{type(error).__name__}: {error}")
-    else:
-        report.add("trust", *_trust(artifact.manifest))
-        if artifact.manifest.parity.unproven:
-            text = "none: it was packed without sample rows, so nothing shows that it is the same"
-            report.add("golden rows", "warning", text)
-        else:
-            report.add("golden rows", "ok", _parity(loaded))
-        for tried in artifact.manifest.parity.tried:
-            report.add(f"{tried.engine} engine", "ok", _tried(tried))
+    report.measured = found = trial.run(artifact, allow_pickle=allow_pickle, allow_code=allow_code)
+    if found.refusal is not None:
+        report.add(found.refusal, "refused", found.text)
+        return
+    report.add("trust", *_trust(manifest))
+    if manifest.parity.unproven:
+        text = "none: it was packed without sample rows, so nothing shows that it is the same"
+        report.add("golden rows", "warning", text)
+        return
+    report.add("golden rows", "ok", _parity(manifest, found))
+    for tried in manifest.parity.tried:
+        report.add(f"{tried.engine} engine", "ok", _tried(tried))
+    if found.worker_mib is not None and found.model_mib is not None:
+        text = f"a worker takes {found.worker_mib:.0f} MiB, {found.model_mib:.0f} with the model"
+        report.add("memory", "ok", text)
+    report.add("load", "ok", f"{found.load_s:.2f} s until it was proven")
+    report.add("one row", "ok", f"{found.row_us:,.0f} µs now")
+    report.add("batch", "ok", f"{found.batch_us:,.0f} µs for {found.batch_rows} rows now")
 
 
 def _trust(manifest: Manifest) -> tuple[Verdict, str]:
@@ -152,10 +194,10 @@ def _tried(tried: Tried) -> str:
     )
 
 
-def _parity(loaded: LoadedModel) -> str:
-    parity = loaded.manifest.parity
+def _parity(manifest: Manifest, found: Trial) -> str:
+    parity = manifest.parity
     return (
-        f"all {parity.n_rows} reproduced by the {loaded.manifest.engine} engine, class "
-        f"{parity.exactness}, largest difference {loaded.difference:g} (packed on {parity.cpu}, "
+        f"all {parity.n_rows} reproduced by the {manifest.engine} engine, class "
+        f"{parity.exactness}, largest difference {found.difference:g} (packed on {parity.cpu}, "
         f"{cpu_model()} here)"
     )

@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from tabserve import carried, parity
+from tabserve import carried, libraries, parity
 from tabserve.artifact import (
     GOLDEN,
     GRAPH,
@@ -22,11 +22,13 @@ from tabserve.artifact import (
     Manifest,
 )
 from tabserve.cpus import usable_cpus
-from tabserve.errors import ArtifactError, UntrustedModel
+from tabserve.errors import ArtifactError, NotReproduced, UntrustedModel
 from tabserve.importing import imported
 from tabserve.lowered import Lowered
 from tabserve.output import Renderer
 from tabserve.types import Engine, Parts
+
+logger = logging.getLogger("tabserve")
 
 # In the folder of a name: which of its versions is live.
 LIVE = "live.json"
@@ -183,7 +185,7 @@ def load(
             manifest.version,
         )
         return LoadedModel(manifest, engine, 0.0)
-    difference = _prove(engine, manifest, golden)
+    difference = _proven(engine, manifest, golden)
     _give_memory_back()
     inline_rows = int(_INLINE_S / _row_s(engine, manifest, golden)) if engine.reentrant else 0
     return LoadedModel(manifest, engine, difference, inline_rows)
@@ -282,6 +284,21 @@ def _row_s(engine: Engine, manifest: Manifest, golden: GoldenRows) -> float:
         engine.predict(row)
         samples.append(time.perf_counter() - began)
     return min(samples)
+
+
+def _proven(engine: Engine, manifest: Manifest, golden: GoldenRows) -> float:
+    """As `_prove`, and says which libraries are of other versions than when it was packed."""
+    others = ", ".join(libraries.others(manifest))
+    try:
+        difference = _prove(engine, manifest, golden)
+    except NotReproduced as error:
+        raise NotReproduced(
+            f"{error} Other versions: {others}." if others else str(error)
+        ) from None
+    if others:
+        logger.warning("%s %s gives its golden outputs with other versions: %s",
+                       manifest.name, manifest.version, others)  # fmt: skip
+    return difference
 
 
 def _prove(engine: Engine, manifest: Manifest, golden: GoldenRows) -> float:

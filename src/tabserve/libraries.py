@@ -1,0 +1,35 @@
+"""The libraries that a model was packed with, and those that are installed here."""
+
+from importlib import metadata
+
+from tabserve.artifact import Manifest
+
+# Where a library is imported by another name than it is installed by.
+_INSTALLED_AS = {"sklearn": ("scikit-learn",), "xgboost": ("xgboost", "xgboost-cpu")}
+
+# All that serving a lowered model needs of them.
+_OF_GRAPHS = frozenset({"numpy", "onnxruntime"})
+
+
+def installed(library: str) -> str | None:
+    """Its version; None where it is not installed."""
+    for name in _INSTALLED_AS.get(library, (library,)):
+        try:
+            return metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return None
+
+
+def others(manifest: Manifest) -> list[str]:
+    """Of the libraries that serving the model uses, those of another version here, each told."""
+    used = {
+        library: packed
+        for library, packed in manifest.libraries.items()
+        if manifest.lowered is None or library in _OF_GRAPHS
+    }
+    return [
+        f"{library} {packed} when packed, {found} here"
+        for library, packed in used.items()
+        if (found := installed(library)) is not None and found != packed
+    ]

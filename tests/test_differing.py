@@ -1,0 +1,39 @@
+"""`tabserve diff`: what is another between two artefacts, and the exit code."""
+
+import json
+import shutil
+from pathlib import Path
+
+from click.testing import CliRunner
+
+from tabserve import differing
+from tests.forging import edit_manifest
+
+
+def test_a_version_is_like_itself(repository: Path) -> None:
+    found = differing.diff(str(repository), str(repository), allow_pickle=False, allow_code=False)
+    assert (found.exit_code, found.changes) == (0, [])
+    assert [answers.largest_difference for answers in found.answers] == [0.0, 0.0]
+
+
+def test_a_breaking_change_ends_with_2_and_is_told(repository: Path, tmp_path: Path) -> None:
+    from tabserve.cli import main
+
+    other = shutil.copytree(repository / "churn" / "1.2.3", tmp_path / "1.2.4")
+    edit_manifest(other, lambda manifest: manifest["output"].update(name="risk"))
+    run = CliRunner().invoke(main, ["diff", str(repository), str(other), "--json"])
+    told = json.loads(run.output)
+    assert run.exit_code == 2
+    assert {"place": "output.churn_probability", "text": "removed", "breaking": True} in (
+        told["changes"]
+    )
+    shown = CliRunner().invoke(main, ["diff", str(repository), str(other)])
+    assert "breaking output.churn_probability: removed" in shown.output
+
+
+def test_what_cannot_be_loaded_is_told(repository: Path, tmp_path: Path) -> None:
+    other = shutil.copytree(repository / "churn" / "1.2.3", tmp_path / "1.2.4")
+    (other / "model.onnx").write_bytes(b"")
+    found = differing.diff(str(repository), str(other), allow_pickle=False, allow_code=False)
+    assert found.exit_code == 1
+    assert "was changed after packing" in (found.answers[0].why_not or "")
