@@ -131,6 +131,17 @@ def elsewhere(graph: Any) -> None:
     tensor.external_data.add(key="location", value="/etc/passwd")
 
 
+def cycle(graph: Any) -> None:
+    """The first node that leads to another leads to itself."""
+    for trees in (node for node in graph.node if node.op_type == "TreeEnsemble"):
+        ints = {attribute.name: attribute.ints for attribute in trees.attribute}
+        inner = [i for i, is_leaf in enumerate(ints["nodes_trueleafs"]) if not is_leaf]
+        if inner:
+            ints["nodes_truenodeids"][inner[0]] = inner[0]
+            return
+    raise AssertionError("no tree has two levels")
+
+
 GRAPHS: dict[str, Callable[[Any], None]] = {
     "a custom operator": custom,
     "data elsewhere": elsewhere,
@@ -138,7 +149,7 @@ GRAPHS: dict[str, Callable[[Any], None]] = {
     "a node before the first": altered_trees(
         "nodes_falsenodeids", lambda ids: ids.__setitem__(0, -5)
     ),
-    "a cycle": altered_trees("nodes_truenodeids", lambda ids: ids.__setitem__(0, 0)),
+    "a cycle": cycle,
     "a feature out of range": altered_trees(
         "nodes_featureids", lambda ids: ids.__setitem__(slice(None), [9**9] * len(ids))
     ),
