@@ -196,6 +196,8 @@ def diff(first: str, second: str, allow_pickle: bool, allow_code: bool, as_json:
 
     Ends with 0 where they are alike, 1 where they differ, 2 where clients of FIRST would break.
     """
+    from rich.console import Console
+
     from tabserve import differing
 
     found = differing.diff(first, second, allow_pickle=allow_pickle, allow_code=allow_code)
