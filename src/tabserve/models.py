@@ -231,7 +231,7 @@ class Models:
         """
         named = self._in_folder(name)
         if version != named.version:
-            model = named.opened.get(version) or self._made(named, version)
+            model = named.opened.get(version) or self._candidate(name, named.folder, version)
             if not (allow_breaking or self._allow_breaking):
                 releases.refuse_breaking(named.live.manifest, model.manifest)
             model.wait()
@@ -355,10 +355,9 @@ class Models:
 
     def _switch(self, name: str, folder: Path, wanted: repository.Live, identity: Any) -> None:
         named = self.named.get(name)
-        logger.info("%s %s is being loaded", name, wanted.version)
         model = named.opened.get(wanted.version) if named is not None else None
         if model is None:
-            model = self._make(_artifact(folder, wanted.version, name), name)
+            model = self._candidate(name, folder, wanted.version)
         if named is not None:
             is_allowed = wanted.allow_breaking or self._allow_breaking
             # A worker that starts anew may meet several steps as one.
@@ -414,7 +413,9 @@ class Models:
     def _tried(self, named: Named, plan: Plan) -> ServedModel:
         if plan.version == named.version:
             raise ReleaseError(f"{plan.version} of {named.name} is live already.")
-        model = named.opened.get(plan.version) or self._made(named, plan.version)
+        model = named.opened.get(plan.version)
+        if model is None:
+            model = self._candidate(named.name, named.folder, plan.version)
         if not self._allow_breaking:
             releases.refuse_breaking(named.live.manifest, model.manifest)
         model.wait()
@@ -441,6 +442,11 @@ class Models:
         finally:
             self._asked.discard((name, version))
         self._put(replace(named, opened=MappingProxyType({**named.opened, version: model})))
+
+    def _candidate(self, name: str, folder: Path, version: str) -> ServedModel:
+        """One that is about to be loaded."""
+        logger.info("%s %s is being loaded", name, version)
+        return self._make(_artifact(folder, version, name), name)
 
     def _made(self, named: Named, version: str) -> ServedModel:
         return self._make(_artifact(named.folder, version, named.name), named.name)

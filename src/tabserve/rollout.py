@@ -26,9 +26,10 @@ from tabserve.types import Array, Outputs, Request, Values
 
 API_KEY = "api-key"
 
-# Rows that may wait to be compared, and those compared at a time.
+# Rows that may wait to be compared, and those compared at a time: few, since a thread that computes
+# for long keeps requests from the interpreter's lock.
 _MOST_WAITING = 8192
-_MOST_AT_ONCE = 1024
+_MOST_AT_ONCE = 128
 # For so long rows gather, and so many times as long as it worked the thread then rests.
 _GATHER_S = 0.02
 _REST = 4.0

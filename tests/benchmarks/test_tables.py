@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import cost, footprint, models
+from benchmarks import cost, footprint, models, reload
 from examples.churn import data
 
 
@@ -66,3 +66,24 @@ def test_footprint_prints_floors_beside_figures(
         ("more than of one worker", "40", ""),
         ("the same, workers only", "40", ""),
     ]
+
+
+@pytest.mark.slow
+def test_reload_prints_what_a_change_of_versions_costs(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(Path(__file__).parents[2])
+    reload.main(["--loads", "1", "--reloads", "1", "--models", "2", "--rounds", "0"])
+
+    _, *lines = cells(capsys.readouterr().out)
+    assert [line[0] for line in lines] == [
+        "median latency before, ms",
+        "while a version is loaded, ms",
+        "ratio",
+        lines[3][0],
+        "memory after the first reload, MiB",
+        "after 1, more by MiB",
+        "start to ready of 2 small models, s",
+        "memory, RSS, MiB",
+    ]
+    assert (lines[3][0].startswith("requests that failed of"), lines[3][1]) == (True, "0")
