@@ -16,8 +16,9 @@ from tabserve.artifact import GRAPH
 from tabserve.packing import pack
 from tabserve.scoring import engine as engines
 from tabserve.scoring import tables
+from tabserve.scoring.forest import Forest, read_forest
 from tabserve.scoring.rows import Coded, Piece
-from tabserve.scoring.tables import Forest, Tables, read_forest
+from tabserve.scoring.tables import Tables
 
 RANDOM = np.random.default_rng(3)
 N_ROWS = 6000

@@ -9,8 +9,9 @@ from tabserve.artifact import GRAPH, REFUSED, Artifact
 from tabserve.lowered import ROUNDED, UNKNOWN
 from tabserve.output import Renderer
 from tabserve.repository import LoadedModel
+from tabserve.scoring.forest import read_forest
 from tabserve.scoring.rows import Coded, Piece
-from tabserve.scoring.tables import Tables, read_forest
+from tabserve.scoring.tables import Tables
 from tabserve.types import Array, Columns, Engine, Outputs
 
 # Below it the engine is as quick, and chunks of so few rows would never pay for tables.

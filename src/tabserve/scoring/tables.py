@@ -9,22 +9,11 @@ cannot foresee.
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from tabserve.errors import MissingExtra
+from tabserve.scoring.forest import EQ, Forest
 from tabserve.types import Array
-
-try:
-    import onnx
-    from onnx import numpy_helper
-except ImportError:
-    raise MissingExtra("onnx", "score") from None
-
-_LEQ, _EQ = 0, 4
-_SUM, _AVERAGE = 1, 0
-_OPEN, _TRUE, _FALSE = -1, 1, 0
 
 # Boxes that the spans of all features may make. With more, each has fewer rows, and a call of numpy
 # for few rows costs as much as for many. Measured on the churn example in chunks of 262,144 rows.
@@ -44,61 +33,6 @@ _COMPARED = 8
 _BLOCK = 512
 
 
-@dataclass(frozen=True)
-class Forest:
-    """Nodes of all trees one after another, then their leaves: `true` and `false` are places in
-    that order. feature, threshold, mode, missing: of nodes. weight: of leaves.
-    """
-
-    feature: Array
-    threshold: Array
-    mode: Array
-    missing: Array
-    true: Array
-    false: Array
-    weight: Array
-    roots: Array
-    divisor: float
-
-    @property
-    def n_nodes(self) -> int:
-        return len(self.feature)
-
-
-def read_forest(graph: bytes) -> Forest | None:
-    """None where the graph is more than one forest that decides on the inputs themselves."""
-    nodes = onnx.load_from_string(graph).graph.node
-    if [node.op_type for node in nodes] != ["TreeEnsemble", "Identity"]:
-        return None
-    found: dict[str, Any] = {}
-    for attribute in nodes[0].attribute:
-        value = onnx.helper.get_attribute_value(attribute)
-        is_tensor = isinstance(value, onnx.TensorProto)
-        found[attribute.name] = numpy_helper.to_array(value) if is_tensor else np.array(value)
-    modes, divisor = found["nodes_modes"], 1.0
-    if found["aggregate_function"] == _AVERAGE:
-        divisor = float(len(found["tree_roots"]))
-    elif found["aggregate_function"] != _SUM:
-        return None
-    if found["n_targets"] != 1 or not np.isin(modes, [_LEQ, _EQ]).all():
-        return None
-    if found["nodes_splits"].dtype != np.float64 or np.isnan(found["nodes_splits"]).any():
-        return None
-    n_nodes = len(modes)
-    missing = found.get("nodes_missing_value_tracks_true")
-    return Forest(
-        feature=found["nodes_featureids"],
-        threshold=found["nodes_splits"],
-        mode=modes,
-        missing=np.zeros(n_nodes, bool) if missing is None else missing != 0,
-        true=found["nodes_truenodeids"] + n_nodes * found["nodes_trueleafs"],
-        false=found["nodes_falsenodeids"] + n_nodes * found["nodes_falseleafs"],
-        weight=found["leaf_weights"],
-        roots=found["tree_roots"],
-        divisor=divisor,
-    )
-
-
 class _Axis:
     """One feature's intervals, (edges[i-1], edges[i]], and one more for a missing value, and the
     spans that they are gathered into.
@@ -107,7 +41,7 @@ class _Axis:
     def __init__(self, forest: Forest, feature: int) -> None:
         of_feature = forest.feature == feature
         splits = forest.threshold[of_feature]
-        equal = forest.threshold[of_feature & (forest.mode == _EQ)]
+        equal = forest.threshold[of_feature & (forest.mode == EQ)]
         # An interval of its own for what a node asks to be equal to.
         self.edges = np.unique(np.concatenate([splits, np.nextafter(equal, -np.inf)]))
         self.weight = len(splits)
@@ -257,7 +191,7 @@ class _Making:
             self._last[feature] = len(axis.edges)
             of_feature = forest.feature == feature
             self._at[of_feature] = np.searchsorted(axis.edges, forest.threshold[of_feature])
-        self._equal = forest.mode == _EQ
+        self._equal = forest.mode == EQ
 
     def box(self, bounds: dict[int, tuple[int, int]]) -> _Box | None:
         """bounds: by feature the first interval, and the one after the last.
