@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from tabserve.decoding import RecordDecoder, Records
+from tabserve.decoding import RecordDecoder
 from tabserve.errors import InvalidInput, InvalidJSON, TooLarge
+from tabserve.records import Records
 from tabserve.signature import Feature, Signature
 
 SIGNATURE = Signature(

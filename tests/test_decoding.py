@@ -13,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, model_validator
 
-from tabserve.decoding import RecordDecoder, Records
+from tabserve.decoding import RecordDecoder
 from tabserve.errors import InvalidInput, InvalidJSON, RequestClassError, TooLarge
+from tabserve.records import Records
 from tabserve.refusal import MAX_MESSAGE_CHARS, MAX_PROBLEMS
 from tabserve.signature import Feature, Signature
 from tabserve.types import Columns

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from tabserve.batching import together
-from tabserve.decoding import RecordDecoder, Records
+from tabserve.decoding import RecordDecoder
 from tabserve.errors import BadModelOutput, InvalidInput
 from tabserve.output import Renderer, Target
 from tabserve.predictor import Predictor
+from tabserve.records import Records
 from tabserve.signature import Feature, Signature, unusable
 from tabserve.types import Outputs, Values
 

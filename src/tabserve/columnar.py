@@ -4,11 +4,20 @@ pydantic-core then reads each column in one go, and no record is made of each ro
 of the user's looks at records or fields, there must be records.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, FailFast, Field, TypeAdapter, create_model
 from pydantic.fields import FieldInfo
+
+from tabserve.errors import InputProblem
+from tabserve.refusal import refusal, too_many_rows
+
+_NOT_COLUMNS: InputProblem = {
+    "loc": ("body", "columns"),
+    "msg": "Input should have a list of at least one value for each field",
+    "type": "columns_type",
+}
 
 
 def columns_adapter(request_class: type[BaseModel], max_rows: int) -> TypeAdapter[Any] | None:
@@ -53,3 +62,30 @@ def _place(field: FieldInfo) -> Any:
     if field.is_required():
         return Field(validation_alias=field.validation_alias)
     return Field(default=[], validation_alias=field.validation_alias)
+
+
+def rows_of_columns(sent: Any, max_rows: int) -> list[dict[str, Any]]:
+    """As a list of records. sent: the body, parsed. Raises InvalidInput, TooLarge."""
+    columns = sent.get("columns") if sent.keys() == {"columns"} else None
+    if not isinstance(columns, dict) or not all(isinstance(x, list) for x in columns.values()):
+        raise refusal([_NOT_COLUMNS])
+    if common_length(columns) > max_rows:
+        raise too_many_rows(max_rows)
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+def common_length(columns: Mapping[str, Sequence[Any]]) -> int:
+    """Raises InvalidInput where columns differ in length, or there are none."""
+    lengths = {name: len(column) for name, column in columns.items()}
+    if not lengths or not min(lengths.values()):
+        raise refusal([_NOT_COLUMNS])
+    most = max(lengths.values())
+    message = f"Input should have as many values as the other columns, {most}"
+    shorter: list[InputProblem] = [
+        {"loc": ("body", "columns", name), "msg": message, "type": "column_length"}
+        for name, length in lengths.items()
+        if length < most
+    ]
+    if shorter:
+        raise refusal(shorter)
+    return most

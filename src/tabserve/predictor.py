@@ -10,9 +10,10 @@ from typing import Protocol
 import numpy as np
 
 from tabserve.artifact import Manifest
-from tabserve.decoding import RecordDecoder, Records
+from tabserve.decoding import RecordDecoder
 from tabserve.errors import BadModelOutput, InputProblem, Internal, InvalidInput
 from tabserve.output import Prediction, Renderer
+from tabserve.records import Records
 from tabserve.signature import Signature
 from tabserve.types import Engine, Outputs, Values, new_ids, timestamp
 

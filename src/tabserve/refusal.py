@@ -5,7 +5,7 @@ from typing import Any
 import orjson
 from pydantic import ValidationError
 
-from tabserve.errors import InputProblem, InvalidInput, InvalidJSON
+from tabserve.errors import InputProblem, InvalidInput, InvalidJSON, TooLarge
 
 # More would tell the caller nothing new, and would make a large answer to a bad batch.
 MAX_PROBLEMS = 100
@@ -45,6 +45,10 @@ def refusal(problems: list[InputProblem]) -> InvalidInput:
         message = "Further problems are not listed"
         listed.append({"loc": ("body",), "msg": message, "type": "too_many_problems"})
     return kind(listed)
+
+
+def too_many_rows(max_rows: int) -> TooLarge:
+    return TooLarge(f"Expected at most {max_rows} records; send them in several requests.")
 
 
 def _told(found: InputProblem) -> InputProblem:

@@ -12,12 +12,13 @@ from pydantic import BaseModel
 from tabserve import repository
 from tabserve.artifact import Artifact, Manifest
 from tabserve.batching import Batcher
-from tabserve.decoding import RecordDecoder, Records
+from tabserve.decoding import RecordDecoder
 from tabserve.errors import ModelNotReady, OperatorError
 from tabserve.logs import LogLine
 from tabserve.metrics import Metrics
 from tabserve.output import WARNINGS, Renderer
 from tabserve.predictor import Outcome, Predictor
+from tabserve.records import Records
 from tabserve.repository import LoadedModel
 from tabserve.signature import Feature
 from tabserve.types import Array, Computation

@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 from pydantic_core import to_json
 
-from tabserve.decoding import RecordDecoder, Records
+from tabserve.decoding import RecordDecoder
 from tabserve.errors import InvalidInput, MissingExtra, TabserveError
 from tabserve.feature import EXACT_INTEGER_LIMIT, MOMENTS, Feature
+from tabserve.records import Records
 from tabserve.request_class import input_names
 from tabserve.signature import Signature
 from tabserve.strict import strictly_parsed
