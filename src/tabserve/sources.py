@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from tabserve import boosters, mlflow
 from tabserve.declaration import Declared
 from tabserve.engines import native
-from tabserve.errors import MissingExtra, OperatorError, PackError, WrongFormat
+from tabserve.errors import ArtifactError, MissingExtra, OperatorError, PackError, WrongFormat
 from tabserve.feature import Unknown
 from tabserve.importing import imported
 from tabserve.originals.function import Function
@@ -74,9 +74,11 @@ def _read_model(
         if suffix in boosters.LIBRARIES:
             return boosters.read(suffix, content)
         return native.load(content, _FORMATS[suffix], allow_pickle, own)
-    except OperatorError as error:
-        if isinstance(error, WrongFormat):
-            raise PackError(f"The model {spec} is not what its name says. {error}") from None
+    except WrongFormat as error:
+        raise PackError(f"The model {spec} is not what its name says. {error}") from None
+    except ArtifactError as error:
+        raise type(error)(f"{spec}: {error}") from None
+    except OperatorError:
         raise
     except Exception as error:
         raise PackError(

@@ -29,7 +29,10 @@ class Function:
         self.found = found
         self._function = callable_of(found)
         if not callable(self._function):
-            raise PackError(f"Expected a function, or a class with predict, at {spec}.")
+            raise PackError(
+                f"Expected a tabserve.Service, a fitted model, a function, or a class with predict "
+                f"at {spec}, found {type(found).__name__}."
+            )
 
     @classmethod
     def of(cls, found: Any) -> Self:

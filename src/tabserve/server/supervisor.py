@@ -18,8 +18,9 @@ from dataclasses import dataclass
 from math import inf
 from typing import TYPE_CHECKING, NoReturn
 
+from tabserve.errors import OperatorError
 from tabserve.server.listening import Listener
-from tabserve.server.starting import LOADING_S, REFUSED, freeze
+from tabserve.server.starting import LOADING_S, REFUSED, freeze, refuse
 from tabserve.server.worker import ENDING, STUCK, Worker
 
 if TYPE_CHECKING:
@@ -35,6 +36,9 @@ _LOOK_S = 0.5
 # Beyond what a worker gives itself to stop.
 _PATIENCE_S = 10.0
 
+
+# What the process is replaced for that answers until the model is loaded.
+_LOADED = "loaded"
 
 _STOPPING = (signal.SIGINT, signal.SIGTERM)
 
@@ -113,7 +117,7 @@ class Supervisor:
         theirs.close()
         child = _Child(pid, ours, hangs_at=self._begun + LOADING_S + _HANGING_S)
         if is_doorkeeper:  # the workers have its place, however long they take
-            child.hangs_at, child.replaced_for = inf, "loaded"
+            child.hangs_at, child.replaced_for = inf, _LOADED
         self._children[pid] = child
         self._selector.register(ours, selectors.EVENT_READ, child)
         return child
@@ -138,6 +142,10 @@ class Supervisor:
                 self._service.hold()
             Worker(self._service, self._listeners, theirs).run(REFUSED)
             exit_code = 0
+        except OperatorError as error:
+            exit_code = REFUSED
+            if not is_doorkeeper:  # a worker will find the same, and say it
+                refuse(error, REFUSED)
         except BaseException:  # noqa: BLE001 - nothing of the parent's may run in the child
             traceback.print_exc()
         finally:
@@ -170,7 +178,8 @@ class Supervisor:
             if not pid:
                 continue
             exit_code = os.waitstatus_to_exitcode(status)
-            self._is_refused = self._is_refused or exit_code == REFUSED
+            if exit_code == REFUSED and child.replaced_for != _LOADED:
+                self._is_refused = True
             self._replace(child, "ended" if exit_code >= 0 else "killed")
             del self._children[pid]
             with suppress(KeyError):
