@@ -79,6 +79,9 @@ def test_only_files_that_the_manifest_names_are_read(folder: Path, name: str) ->
     [
         lambda content: content.update(surprise=1),
         lambda content: content["parity"].update(surprise=1),
+        lambda content: content["parity"].update(exactness="tolerance"),
+        lambda content: content["parity"].update(tolerance=1e-4),
+        lambda content: content["parity"].update(exactness="tolerance", tolerance=0.2),
         lambda content: content["signature"]["features"][0].update(surprise=1),
         lambda content: content.update(format_version=2),
         lambda content: content.update(model_files={"model.pkl": "pickle"}),

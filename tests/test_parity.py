@@ -49,20 +49,25 @@ def value(number: float) -> dict[str, Any]:
         ("close", "price.proba", 1 - 2e-12, False),
         ("close", "value", np.nan, False),
         ("bits", "value", np.inf, False),
+        ("tolerance", "proba", 1 - 9e-4, True),
+        ("tolerance", "proba", 1 - 2e-3, False),
+        ("tolerance", "value", 1.9, True),
+        ("tolerance", "value", 2.1, False),
+        ("tolerance", "value", np.nan, False),
     ],
 )
 def test_numbers_are_compared_in_their_class(
     exactness: Any, part: str, found: float, same: bool
 ) -> None:
     expected = {part: np.array([1000.0, 1.0])}
-    comparison = compare(expected, {part: np.array([1000.0, found])}, exactness)
+    comparison = compare(expected, {part: np.array([1000.0, found])}, exactness, tolerance=1e-3)
     assert (comparison.difference is None) is same
     if comparison.difference is not None:
         assert (comparison.difference.row, comparison.difference.part) == (1, part)
 
 
-@pytest.mark.parametrize("exactness", ["bits", "close"])
-def test_labels_are_equal_in_both_classes(exactness: Any) -> None:
+@pytest.mark.parametrize("exactness", ["bits", "close", "tolerance"])
+def test_labels_are_equal_in_all_classes(exactness: Any) -> None:
     expected = {"label": np.array(["a", "b"], object)}
     assert compare(expected, expected, exactness).difference is None
     other = compare(expected, {"label": np.array(["a", "c"], object)}, exactness).difference

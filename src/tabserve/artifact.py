@@ -50,7 +50,9 @@ _MOST_CHARS = 300
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
-Exactness = Literal["bits", "close"]
+Exactness = Literal["bits", "close", "tolerance"]
+# Of a tolerance: above it, a number would say little.
+MAX_TOLERANCE = 0.1
 ModelFormat = Literal["skops", "joblib", "ubj", "txt", "cbm", "onnx"]
 
 
@@ -67,6 +69,7 @@ class Metric(BaseModel):
 class Tried(BaseModel):
     """An engine that packing tried. why: not used, where it is not equal.
 
+    converter: what made the graph, where that was not TabServe's own exact lowering.
     max_difference: the largest absolute one, over all rows and batch sizes.
     row_us: microseconds that one row took when packing.
     """
@@ -74,6 +77,7 @@ class Tried(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     engine: Literal["native", "onnx", "function"]
+    converter: Literal["skl2onnx"] | None = None
     equal: bool
     why: str | None = None
     max_difference: float | None = None
@@ -83,7 +87,7 @@ class Tried(BaseModel):
 class Parity(BaseModel):
     """What packing found when it compared the engines with the original model.
 
-    exactness: "bits" (equal) or "close" (within 1e-12 x scale).
+    exactness: "bits" (equal), "close" (within 1e-12 x scale) or "tolerance" (within that x scale).
     unproven: there was no sample to take golden rows from.
     n_rows, n_hard_rows: golden rows, and rows made to be hard for a lowered graph.
     max_difference: the largest absolute one of the engine used.
@@ -94,6 +98,7 @@ class Parity(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     exactness: Exactness
+    tolerance: float | None = Field(default=None, gt=0, le=MAX_TOLERANCE)
     unproven: bool = False
     n_rows: int
     n_hard_rows: int = 0
@@ -102,6 +107,17 @@ class Parity(BaseModel):
     joinable: bool
     cpu: str
     tried: list[Tried] = []
+
+    @model_validator(mode="after")
+    def _one_class(self) -> Self:
+        if (self.exactness == "tolerance") != (self.tolerance is not None):
+            raise ValueError("expected a tolerance in the class of that name, and in no other")
+        return self
+
+    @property
+    def shown_class(self) -> str:
+        """For people."""
+        return self.exactness if self.tolerance is None else f"tolerance {self.tolerance:g}"
 
 
 class Manifest(BaseModel):

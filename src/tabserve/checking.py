@@ -113,7 +113,7 @@ def _check_files(artifact: Artifact, report: Report) -> None:
 
 def _check_pickles(artifact: Artifact, report: Report) -> None:
     """What they would import, whether or not they may be loaded."""
-    is_opened = artifact.manifest.lowered is None
+    is_opened = artifact.manifest.engine != "onnx"
     for name, format in artifact.manifest.model_files.items():
         if format != "joblib":
             continue
@@ -162,7 +162,8 @@ def _check_model(artifact: Artifact, report: Report, allow_pickle: bool, allow_c
         return
     report.add("golden rows", "ok", _parity(manifest, found))
     for tried in manifest.parity.tried:
-        report.add(f"{tried.engine} engine", "ok", _tried(tried))
+        made = f" ({tried.converter})" if tried.converter else ""
+        report.add(f"{tried.engine} engine{made}", "ok", _tried(tried))
     if found.worker_mib is not None and found.model_mib is not None:
         text = f"a worker takes {found.worker_mib:.0f} MiB, {found.model_mib:.0f} with the model"
         report.add("memory", "ok", text)
@@ -173,7 +174,7 @@ def _check_model(artifact: Artifact, report: Report, allow_pickle: bool, allow_c
 
 def _trust(manifest: Manifest) -> tuple[Verdict, str]:
     """Of what serving opens: a lowered model's original stays closed."""
-    if manifest.lowered is not None:
+    if manifest.engine == "onnx":
         return "ok", "onnx: data only"
     if manifest.function is not None:
         return "warning", f"runs {manifest.function}, code of the user's own"
@@ -189,7 +190,8 @@ def _tried(tried: Tried) -> str:
     if not tried.equal:
         return tried.why or "not equal"
     return (
-        f"equal, largest difference {tried.max_difference:g}, {tried.row_us:,.0f} µs a row when "
+        f"{'within the tolerance' if tried.converter else 'equal'}, "
+        f"largest difference {tried.max_difference:g}, {tried.row_us:,.0f} µs a row when "
         "packed"
     )
 
@@ -198,6 +200,6 @@ def _parity(manifest: Manifest, found: Trial) -> str:
     parity = manifest.parity
     return (
         f"all {parity.n_rows} reproduced by the {manifest.engine} engine, class "
-        f"{parity.exactness}, largest difference {found.difference:g} (packed on {parity.cpu}, "
+        f"{parity.shown_class}, largest difference {found.difference:g} (packed on {parity.cpu}, "
         f"{cpu_model()} here)"
     )

@@ -2,27 +2,30 @@
 
 import statistics
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, get_args
 
 import numpy as np
 
 from tabserve import parity
 from tabserve.artifact import GRAPH, REFUSED, Exactness, GoldenRows, Parity, Tried
 from tabserve.engines.onnx import OnnxEngine, safe_below
-from tabserve.errors import InvalidInput, NotReproduced, PackError
-from tabserve.hard import hard_columns
+from tabserve.engines.onnx_model import OnnxModelEngine
+from tabserve.errors import ArtifactError, InvalidInput, NotReproduced, PackError, WrongFormat
+from tabserve.hard import drawn_columns, hard_columns
 from tabserve.lower import CannotLower, LoweredModel, lower
 from tabserve.lowered import Lowered
 from tabserve.output import Target
 from tabserve.signature import Signature
-from tabserve.types import Columns, Engine, Outputs, Parts, n_rows
+from tabserve.types import Array, Columns, Engine, Outputs, Parts, concatenate, n_rows
 
 # Single rows that are timed, after one to warm up.
 _TIMED_ROWS = 20
 # Hard rows computed alone as well as in batches: an engine's answers may differ only there.
 _MOST_ALONE = 2000
+# Of a converted graph, whose errors may lie anywhere; in float a forest is wrong on 3 % of rows.
+_DRAWN_ROWS = 1000
 
 
 @dataclass(frozen=True)
@@ -37,12 +40,18 @@ class Choice:
 
 @dataclass(frozen=True)
 class Original:
-    """What the fitted model itself says, on golden and on hard rows."""
+    """What the fitted model itself says, on golden and on hard rows, and how near another way of
+    computing it has to come.
+    """
 
     engine: Engine
-    exactness: Exactness
+    signature: Signature
+    targets: tuple[Target, ...]
+    parts: Parts
     golden: GoldenRows
     columns: Columns  # of the golden rows
+    exactness: Exactness
+    tolerance: float | None = None  # of the class of that name
 
 
 def choose(
@@ -56,16 +65,24 @@ def choose(
     golden: GoldenRows,
     exactness: Exactness,
     only_native: bool = False,
+    tolerance: float | None = None,
 ) -> Choice:
     """model: None where no graph can be made of it. original: the fitted model itself; packed: as
     it comes back out of its file.
+    tolerance: accepted where the exact graph fails, and of what is no model to make a graph of.
     """
-    truth = Original(original, exactness, golden, parity.columns_of(signature, golden.rows))
+    columns = parity.columns_of(signature, golden.rows)
+    truth = Original(original, signature, targets, parts, golden, columns, exactness)
+    tolerated = replace(truth, exactness="tolerance", tolerance=tolerance)
+    if model is None and tolerance is not None:
+        truth = tolerated
     native, joinable, largest = _native(packed, truth)
+    tried, n_hard_rows = [native], 0
 
-    def report(tried: list[Tried], n_hard_rows: int, joinable: bool, largest: float) -> Parity:
+    def report(judged: Original, joinable: bool, largest: float) -> Parity:
         return Parity(
-            exactness=exactness,
+            exactness=judged.exactness,
+            tolerance=judged.tolerance,
             n_rows=len(golden.rows),
             n_hard_rows=n_hard_rows,
             batch_sizes=list(parity.BATCH_SIZES),
@@ -75,24 +92,83 @@ def choose(
             tried=tried,
         )
 
-    if only_native or model is None:
-        return Choice(native.engine, report([native], 0, joinable, largest))
+    if model is not None and not only_native:
+        for graph in _graphs(model, truth, tolerated):
+            tried.append(graph.tried)
+            n_hard_rows = graph.n_hard_rows
+            if graph.tried.equal and _faster(graph.tried, native):
+                difference = graph.tried.max_difference or 0.0
+                found = report(graph.judged, True, difference)
+                return Choice("onnx", found, graph.plan, graph.files)
+    return Choice(native.engine, report(truth, joinable, largest))
+
+
+@dataclass(frozen=True)
+class _Graph:
+    """One that may serve in the model's place. judged: by what it was compared with."""
+
+    tried: Tried
+    judged: Original
+    n_hard_rows: int = 0
+    plan: Lowered | None = None
+    files: dict[str, bytes] = field(default_factory=dict)
+
+
+def _graphs(model: Any, truth: Original, tolerated: Original) -> Iterator[_Graph]:
+    """The exact one; after it those of the converter, where it failed and its user accepts them."""
+    lowered = None
     try:
-        lowered = lower(model, signature, parts)
+        lowered = lower(model, truth.signature, truth.parts)
     except CannotLower as error:
-        tried = [native, Tried(engine="onnx", equal=False, why=f"Cannot be lowered: {error}.")]
-        return Choice("native", report(tried, 0, joinable, largest))
-    engine, plan = _onnx(lowered, signature, targets, parts)
-    hard = hard_columns(signature, golden.rows, lowered)
-    found = _graph(engine, truth, hard)
-    tried = [native, found]
-    if not found.equal or not _faster(found, native):
-        return Choice("native", report(tried, n_rows(hard), joinable, largest))
+        why = f"Cannot be lowered: {error}."
+        graph = _Graph(Tried(engine="onnx", equal=False, why=why), truth)
+    else:
+        graph = _exact(lowered, truth)
+    yield graph
+    if tolerated.tolerance is not None and not graph.tried.equal:
+        yield from _converted(model, tolerated, lowered)
+
+
+def _exact(lowered: LoweredModel, truth: Original) -> _Graph:
+    engine, plan = _onnx(lowered, truth)
+    hard = hard_columns(truth.signature, truth.golden.rows, lowered)
     files = {GRAPH: lowered.graph}
     if lowered.refused is not None:
         files[REFUSED] = lowered.refused
-    difference = found.max_difference or 0.0
-    return Choice("onnx", report(tried, n_rows(hard), True, difference), plan, files)
+    return _Graph(_tried(engine, truth, hard), truth, n_rows(hard), plan, files)
+
+
+def _converted(model: Any, truth: Original, lowered: LoweredModel | None) -> Iterator[_Graph]:
+    """In double, and in float where that fails. lowered: whose thresholds make hard rows."""
+    from tabserve import converting  # its library is an extra
+
+    rows = truth.golden.rows
+    drawn = drawn_columns(truth.signature, rows, _DRAWN_ROWS)
+    every = concatenate([hard_columns(truth.signature, rows, lowered), drawn])
+    for precision in get_args(converting.Precision):
+        hard = every
+        try:
+            content = converting.convert(model, truth.signature, precision)
+            engine = OnnxModelEngine(content, truth.signature, truth.targets, truth.parts, GRAPH)
+        except (converting.CannotConvert, ArtifactError, WrongFormat) as error:
+            tried, files = Tried(engine="onnx", equal=False, why=f"Not converted: {error}"), {}
+        else:
+            if engine.takes_float32:
+                hard = parity.rows_of(every, _fit_float32(every))
+            tried, files = _tried(engine, truth, hard), {GRAPH: content}
+        why = tried.why and f"In {precision}: {tried.why}"
+        tried = tried.model_copy(update={"converter": "skl2onnx", "why": why})
+        yield _Graph(tried, truth, n_rows(hard), files=files)
+        if tried.equal:
+            return
+
+
+def _fit_float32(columns: Columns) -> Array:
+    """The rows without numbers that become infinite as a float32, which the engine refuses."""
+    numbers = [column for column in columns.values() if column.dtype.kind == "f"]
+    largest = np.finfo(np.float32).max
+    fits = ~np.any([np.abs(column) > largest for column in numbers], axis=0)
+    return np.broadcast_to(fits, n_rows(columns))
 
 
 def _native(packed: Engine, truth: Original) -> tuple[Tried, bool, float]:
@@ -103,9 +179,9 @@ def _native(packed: Engine, truth: Original) -> tuple[Tried, bool, float]:
     """
     golden, exactness = truth.golden, truth.exactness
     everything = parity.in_batches(packed, truth.columns, len(golden.rows))
-    found = parity.compare(golden.outputs, everything, exactness)
+    found = parity.compare(golden.outputs, everything, exactness, tolerance=truth.tolerance)
     if found.difference is not None:
-        raise NotReproduced(parity.sentence(found.difference, exactness))
+        raise NotReproduced(parity.sentence(found.difference, exactness, truth.tolerance))
     largest, joinable = found.max_difference, True
     for size in parity.BATCH_SIZES:
         try:
@@ -114,7 +190,7 @@ def _native(packed: Engine, truth: Original) -> tuple[Tried, bool, float]:
             raise PackError(
                 f"The model fails on a batch of {size}: {type(error).__name__}: {error}"
             ) from error
-        found = parity.compare(golden.outputs, outputs, exactness)
+        found = parity.compare(golden.outputs, outputs, exactness, tolerance=truth.tolerance)
         joinable &= found.difference is None
         largest = max(largest, found.max_difference)
     row_us = _row_us(lambda: packed.predict(parity.rows_of(truth.columns, slice(0, 1))))
@@ -123,18 +199,19 @@ def _native(packed: Engine, truth: Original) -> tuple[Tried, bool, float]:
     return tried, joinable, largest
 
 
-def _onnx(
-    lowered: LoweredModel, signature: Signature, targets: tuple[Target, ...], parts: Parts
-) -> tuple[OnnxEngine, Lowered]:
+def _onnx(lowered: LoweredModel, truth: Original) -> tuple[OnnxEngine, Lowered]:
     plan = lowered.plan
     if lowered.refused is not None:
-        limit = safe_below(lowered.refused, len(signature.features))
+        limit = safe_below(lowered.refused, len(truth.signature.features))
         plan = plan.model_copy(update={"safe_below": limit})
-    return OnnxEngine(lowered.graph, lowered.refused, plan, signature, targets, parts), plan
+    engine = OnnxEngine(
+        lowered.graph, lowered.refused, plan, truth.signature, truth.targets, truth.parts
+    )
+    return engine, plan
 
 
-def _graph(engine: Engine, truth: Original, hard: Columns) -> Tried:
-    """The lowered graph against the original model, on golden and on hard rows."""
+def _tried(engine: Engine, truth: Original, hard: Columns) -> Tried:
+    """A graph against the original model, on golden and on hard rows."""
     row = parity.rows_of(truth.columns, slice(0, 1))
     accepted, expected = parity.answered(truth.engine, hard)
     refused = parity.rows_of(hard, ~accepted)
@@ -160,16 +237,19 @@ def _compared(engine: Engine, truth: Original, columns: Columns, expected: Outpu
     """The largest difference, over all batch sizes. Raises _Differs."""
     every = np.arange(n_rows(columns))
     alone = np.linspace(0, len(every) - 1, min(len(every), _MOST_ALONE)).astype(int)
+    kind = "golden" if columns is truth.columns else "hard"
     largest = 0.0
     for size in (*parity.BATCH_SIZES, len(every)):
         places = alone if size == 1 else every
+        wanted = parity.rows_of(expected, places)
         found = parity.in_batches(engine, parity.rows_of(columns, places), size)
+        if truth.exactness == "tolerance" and kind == "hard":
+            wanted, found = _without_labels(wanted), _without_labels(found)
         comparison = parity.compare(
-            parity.rows_of(expected, places), found, truth.exactness, truth.golden.outputs
+            wanted, found, truth.exactness, truth.golden.outputs, truth.tolerance
         )
         if comparison.difference is not None:
             difference = comparison.difference
-            kind = "golden" if columns is truth.columns else "hard"
             raise _Differs(
                 f"Differs on {kind} row {places[difference.row] + 1} in batches of {size}: "
                 f"{difference.part}: expected {difference.expected!r}, found "
@@ -177,6 +257,18 @@ def _compared(engine: Engine, truth: Original, columns: Columns, expected: Outpu
             )
         largest = max(largest, comparison.max_difference)
     return largest
+
+
+def _without_labels(outputs: Outputs) -> Outputs:
+    """Without those whose probabilities or score are compared: within the tolerance of a tie
+    another label is as right.
+    """
+    return {
+        part: array
+        for part, array in outputs.items()
+        if not part.endswith("label")
+        or not {part.removesuffix("label") + other for other in ("proba", "score")} & set(outputs)
+    }
 
 
 def _refuses(engine: Engine, columns: Columns) -> None:

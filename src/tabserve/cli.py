@@ -53,6 +53,10 @@ def main() -> None:
     "--engine", type=click.Choice(["native"]),
     help="Serve with the library itself. [default: the fastest engine that is equal]",
 )  # fmt: skip
+@click.option(
+    "--tolerance", type=float, metavar="NUMBER",
+    help="Largest difference that you accept, such as 1e-5, where no exact graph can be made.",
+)  # fmt: skip
 @click.option("--allow-pickle", is_flag=True, help="Allow MODEL to be a pickle or joblib file.")
 @click.option(
     "--code", type=click.Path(path_type=Path),
@@ -84,6 +88,7 @@ def pack(
     out: Path,
     model_format: Any,
     engine: Any,
+    tolerance: float | None,
     allow_pickle: bool,
     code: Path | None,
     output_name: str | None,
@@ -110,6 +115,7 @@ def pack(
         out=out,
         format=model_format,
         engine=engine,
+        tolerance=tolerance,
         allow_pickle=allow_pickle,
         code=code,
         output=sources.declared_output(output_name, positive, decimals, bands),

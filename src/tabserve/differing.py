@@ -85,7 +85,7 @@ def _told(artifact: Artifact) -> dict[str, str]:
         "model": manifest.model_type,
         "trained": manifest.training_date.isoformat(timespec="seconds"),
         "engine": manifest.engine,
-        "exactness": manifest.parity.exactness,
+        "exactness": manifest.parity.shown_class,
     }
     facts |= {f"{m.name} on {m.data}": f"{m.value:.6g}" for m in manifest.metrics}
     facts |= {f"library {name}": version for name, version in manifest.libraries.items()}

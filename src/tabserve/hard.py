@@ -21,8 +21,12 @@ _EXTREMES = (0.0, -0.0, 1.0, -1.0, 5e-324, 1e-300, 1e-45, 1e-20, 2.0**24 + 1, 2.
 _UNKNOWN = "a category that nobody has"
 
 
-def hard_columns(signature: Signature, rows: list[dict[str, Any]], model: LoweredModel) -> Columns:
-    """rows: usual ones, which are altered in one feature at a time."""
+def hard_columns(
+    signature: Signature, rows: list[dict[str, Any]], model: LoweredModel | None
+) -> Columns:
+    """rows: usual ones, which are altered in one feature at a time.
+    model: whose thresholds are sought; None where they are not known.
+    """
     base = columns_of(signature, rows)
     altered = [
         _altered(base, feature, columns)
@@ -66,9 +70,27 @@ def _numbers(feature: Feature) -> Iterable[int | float]:
     return [int(number) for number in within] if feature.type == "integer" else within
 
 
-def _decisive(signature: Signature, base: Columns, feature: Feature, model: LoweredModel) -> Array:
+def drawn_columns(signature: Signature, rows: list[dict[str, Any]], n: int) -> Columns:
+    """Rows that nobody has seen: of each feature a value of some row, or between those of two."""
+    base, random = columns_of(signature, rows), np.random.default_rng(0)
+    drawn = {}
+    for feature in signature.features:
+        column = base[feature.name]
+        values = column[random.integers(len(column), size=n)]
+        if feature.type == "number" and not feature.categories:
+            others = column[random.integers(len(column), size=n)]
+            values = values + random.random(n) * (others - values)
+        drawn[feature.name] = values
+    return drawn
+
+
+def _decisive(
+    signature: Signature, base: Columns, feature: Feature, model: LoweredModel | None
+) -> Array:
     """The feature's values on either side of each threshold, and their neighbours in float32."""
-    if model.splits is None or feature.type not in ("integer", "number") or feature.categories:
+    if model is None or model.splits is None:
+        return np.empty(0)
+    if feature.type not in ("integer", "number") or feature.categories:
         return np.empty(0)
     session = onnxruntime.InferenceSession(model.splits, providers=["CPUExecutionProvider"])
     split = _Split(session, model.plan, signature, base, feature)

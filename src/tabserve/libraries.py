@@ -7,7 +7,7 @@ from tabserve.artifact import Manifest
 # Where a library is imported by another name than it is installed by.
 _INSTALLED_AS = {"sklearn": ("scikit-learn",), "xgboost": ("xgboost", "xgboost-cpu")}
 
-# All that serving a lowered model needs of them.
+# All that serving a graph needs of them.
 _OF_GRAPHS = frozenset({"numpy", "onnxruntime"})
 
 
@@ -26,7 +26,7 @@ def others(manifest: Manifest) -> list[str]:
     used = {
         library: packed
         for library, packed in manifest.libraries.items()
-        if manifest.lowered is None or library in _OF_GRAPHS
+        if manifest.engine != "onnx" or library in _OF_GRAPHS
     }
     return [
         f"{library} {packed} when packed, {found} here"

@@ -22,9 +22,10 @@ OPERATORS = frozenset(
         "Gather", "GatherElements", "GatherND", "Gemm", "Greater", "GreaterOrEqual", "Identity",
         "If", "IsInf", "IsNaN", "Less", "LessOrEqual", "Log", "MatMul", "Max", "Mean", "Min", "Mod",
         "Mul", "Neg", "Not", "OneHot", "Or", "Pow", "Range", "Reciprocal", "ReduceL1", "ReduceL2",
-        "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum", "ReduceSumSquare",
-        "Relu", "Reshape", "Round", "Shape", "Sigmoid", "Sign", "Slice", "Softmax", "Split", "Sqrt",
-        "Squeeze", "Sub", "Sum", "Tanh", "Tile", "TopK", "Transpose", "Unsqueeze", "Where", "Xor",
+        "ReduceLogSum", "ReduceLogSumExp", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd",
+        "ReduceSum", "ReduceSumSquare", "Relu", "Reshape", "Round", "Shape", "Sigmoid", "Sign",
+        "Slice", "Softmax", "Split", "Sqrt", "Squeeze", "Sub", "Sum", "Tanh", "Tile", "TopK",
+        "Transpose", "Unsqueeze", "Where", "Xor",
     }
 )  # fmt: skip
 ML_OPERATORS = frozenset(
@@ -35,7 +36,11 @@ ML_OPERATORS = frozenset(
         "TreeEnsembleClassifier", "TreeEnsembleRegressor", "ZipMap",
     }
 )  # fmt: skip
-_OPERATORS_OF = {"": OPERATORS, "ai.onnx": OPERATORS, "ai.onnx.ml": ML_OPERATORS}
+# Distances of rows, which converters write for neighbours; the standard has a loop for it.
+_RUNTIMES_OWN = frozenset({"CDist"})
+_OPERATORS_OF = {
+    "": OPERATORS, "ai.onnx": OPERATORS, "ai.onnx.ml": ML_OPERATORS, "com.microsoft": _RUNTIMES_OWN,
+}  # fmt: skip
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 

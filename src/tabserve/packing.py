@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tabserve import boosters, carried, evaluation, parity, sources, stored
-from tabserve.artifact import GOLDEN, Manifest, Metric, Parity, plain_name, write
+from tabserve.artifact import GOLDEN, MAX_TOLERANCE, Manifest, Metric, Parity, plain_name, write
 from tabserve.carried import refuse_unimportable
 from tabserve.choosing import choose
 from tabserve.declaration import Declaration, Declared
@@ -36,6 +36,7 @@ def pack(
     output: Output | Mapping[str, Any] | None = None,
     format: Literal["skops", "joblib"] = "skops",
     engine: Literal["native"] | None = None,
+    tolerance: float | None = None,
     unknown: Mapping[str, Unknown] | None = None,
     extra_fields: Literal["refuse", "ignore"] = "refuse",
     code: str | Path | None = None,
@@ -54,6 +55,9 @@ def pack(
     on them.
     output: what the answer says; undeclared, it holds the prediction and all probabilities.
     engine: "native" serves it with the library itself; left out, the fastest that is equal does.
+    tolerance: a largest difference that is accepted, x 1 for probabilities and else x the largest
+    golden output: skl2onnx is tried where the exact graph fails, and an ONNX file or function is
+    proven within it.
     unknown: per feature, what becomes of a category that the encoder has not seen.
     code: a folder of modules of yours that the model needs, to be carried beside it.
     signature: what is declared of the features in place of what model and sample show: a TOML
@@ -63,6 +67,7 @@ def pack(
     """
     for value in (name, version):
         _refuse_bad_name(value)
+    _refuse_bad_tolerance(tolerance, engine)
     if isinstance(target, str):
         data, target = _split(data, target)
     own = {} if code is None else carried.read(Path(code))
@@ -96,6 +101,7 @@ def pack(
             golden=golden,
             exactness=original.exactness,
             only_native=engine == "native",
+            tolerance=tolerance,
         )
     manifest = Manifest(
         name=name,
@@ -224,6 +230,19 @@ def _refuse_bad_name(value: str) -> None:
         plain_name(value)
     except ValueError as error:
         raise PackError(f"A name or version cannot be used: {error}.") from None
+
+
+def _refuse_bad_tolerance(tolerance: float | None, engine: str | None) -> None:
+    if tolerance is None:
+        return
+    if not 0 < tolerance <= MAX_TOLERANCE:
+        raise PackError(
+            f"Expected a tolerance above 0 and at most {MAX_TOLERANCE}, got {tolerance:g}."
+        )
+    if engine == "native":
+        raise PackError(
+            "The native engine is exact, and no tolerance is used there; say one of the two."
+        )
 
 
 def _split(data: Any, target: str) -> tuple[Any, Any]:

@@ -44,12 +44,17 @@ class Comparison:
 
 
 def compare(
-    expected: Outputs, found: Outputs, exactness: Exactness, golden: Outputs | None = None
+    expected: Outputs,
+    found: Outputs,
+    exactness: Exactness,
+    golden: Outputs | None = None,
+    tolerance: float | None = None,
 ) -> Comparison:
     """expected and found: the same parts, each of shape (n_rows, ...).
     golden: usual outputs, whose largest is the scale; `expected` where left out.
+    tolerance: of the class of that name.
 
-    Labels must be equal in both classes, and what is no finite number in the one must be none in
+    Labels must be equal in all classes, and what is no finite number in the one must be none in
     the other. Raises NotReproduced where parts or shapes differ.
     """
     if found.keys() != expected.keys():
@@ -57,6 +62,7 @@ def compare(
             f"The model gives {', '.join(sorted(found))}, and its golden rows hold "
             f"{', '.join(sorted(expected)) or 'nothing'}."
         )
+    within = {"bits": 0.0, "close": CLOSE, "tolerance": tolerance or 0.0}[exactness]
     largest = 0.0
     first: Difference | None = None
     for part, wanted in expected.items():
@@ -71,7 +77,7 @@ def compare(
             with np.errstate(invalid="ignore"):  # infinity less infinity
                 difference = np.where(finite, np.abs(got - wanted), 0.0)
             # A NaN is never within the class.
-            allowed = _allowed(part, wanted, exactness, (golden or expected)[part])
+            allowed = _allowed(part, wanted, within, (golden or expected)[part])
             wrong = ~(difference <= allowed) | (finite != np.isfinite(got))
             largest = max(largest, float(difference[finite].max(initial=0.0)))
         else:
@@ -85,13 +91,11 @@ def compare(
     return Comparison(largest, first)
 
 
-def _allowed(part: str, expected: Array, exactness: Exactness, golden: Array) -> float | Array:
-    if exactness == "bits":
-        return 0.0
-    if part.rpartition(".")[2] == "proba":
-        return CLOSE
+def _allowed(part: str, expected: Array, within: float, golden: Array) -> float | Array:
+    if within == 0.0 or part.rpartition(".")[2] == "proba":
+        return within
     scale = np.abs(golden).max(initial=0.0)
-    allowed: Array = CLOSE * np.maximum(scale, np.abs(expected))
+    allowed: Array = within * np.maximum(scale, np.abs(expected))
     return allowed
 
 
@@ -150,6 +154,7 @@ def prove(
     golden: GoldenRows,
     exactness: Exactness,
     batch_sizes: Iterable[int],
+    tolerance: float | None = None,
 ) -> float:
     """Compute the golden rows in batches of each size; gives back the largest difference.
 
@@ -158,18 +163,20 @@ def prove(
     columns = columns_of(signature, golden.rows)
     largest = 0.0
     for size in batch_sizes:
-        comparison = compare(golden.outputs, in_batches(engine, columns, size), exactness)
+        found = in_batches(engine, columns, size)
+        comparison = compare(golden.outputs, found, exactness, tolerance=tolerance)
         if comparison.difference is not None:
-            raise NotReproduced(sentence(comparison.difference, exactness))
+            raise NotReproduced(sentence(comparison.difference, exactness, tolerance))
         largest = max(largest, comparison.max_difference)
     return largest
 
 
-def sentence(difference: Difference, exactness: Exactness) -> str:
+def sentence(difference: Difference, exactness: Exactness, tolerance: float | None = None) -> str:
+    shown = exactness if tolerance is None else f"{exactness} {tolerance:g}"
     return (
         f"The model does not give its golden outputs: row {difference.row + 1} of {GOLDEN}, "
         f"{difference.part}: expected {difference.expected!r}, found {difference.found!r}"
-        f"{difference.by} (class {exactness}). The libraries or the CPU are not those it was "
+        f"{difference.by} (class {shown}). The libraries or the CPU are not those it was "
         "packed with; pack it again here, or install the versions that its manifest names."
     )
 

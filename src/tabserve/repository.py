@@ -169,12 +169,10 @@ def load(
     renderer = Renderer(manifest.targets, manifest.output)
     golden = None if manifest.parity.unproven else artifact.golden()
     engine: Engine
-    if manifest.lowered is not None:
-        for name in manifest.model_files:
+    if manifest.engine == "onnx":
+        for name in manifest.model_files.keys() - {GRAPH}:
             artifact.read(name)  # not used, and yet not to be another one
-        engine = _lowered(artifact, manifest.lowered, renderer.parts, workers)
-    elif "onnx" in manifest.model_files.values():
-        engine = _onnx_model(artifact, renderer.parts)
+        engine = _graph(artifact, renderer.parts, workers)
     else:
         engine = _with_own_code(artifact, renderer.parts, allow_pickle, allow_code, workers)
     if golden is None:
@@ -201,7 +199,7 @@ def preload(
     Raises what `load` does.
     """
     manifest = artifact.manifest
-    if manifest.lowered is None and "onnx" not in manifest.model_files.values():
+    if manifest.engine != "onnx":
         if manifest.function is None:
             from tabserve import stored  # noqa: F401
         return None
@@ -210,6 +208,13 @@ def preload(
 
 # Engines are imported where they are used: reading a manifest needs none of them, and serving a
 # lowered model needs no ML library.
+
+
+def _graph(artifact: Artifact, parts: Parts, workers: int) -> Engine:
+    lowered = artifact.manifest.lowered
+    if lowered is None:
+        return _onnx_model(artifact, parts)
+    return _lowered(artifact, lowered, parts, workers)
 
 
 def _lowered(artifact: Artifact, lowered: Lowered, parts: Parts, workers: int) -> Engine:
@@ -226,9 +231,8 @@ def _onnx_model(artifact: Artifact, parts: Parts) -> Engine:
     from tabserve.engines.onnx_model import OnnxModelEngine
 
     manifest = artifact.manifest
-    (name,) = manifest.model_files
-    content = artifact.read(name)
-    return OnnxModelEngine(content, manifest.signature, manifest.targets, parts, name)
+    content = artifact.read(GRAPH)
+    return OnnxModelEngine(content, manifest.signature, manifest.targets, parts, GRAPH)
 
 
 def _with_own_code(
@@ -304,8 +308,11 @@ def _proven(engine: Engine, manifest: Manifest, golden: GoldenRows) -> float:
 def _prove(engine: Engine, manifest: Manifest, golden: GoldenRows) -> float:
     if not golden.rows:
         raise ArtifactError(f"{GOLDEN} has no rows, so the model cannot be proven.")
-    sizes = [1, len(golden.rows)] if manifest.parity.joinable else [len(golden.rows)]
-    return parity.prove(engine, manifest.signature, golden, manifest.parity.exactness, sizes)
+    report = manifest.parity
+    sizes = [1, len(golden.rows)] if report.joinable else [len(golden.rows)]
+    return parity.prove(
+        engine, manifest.signature, golden, report.exactness, sizes, report.tolerance
+    )
 
 
 def version_key(version: str) -> tuple[Any, ...]:

@@ -1,4 +1,4 @@
-"""An ONNX file of the user's, computed as it is, from the inputs that it declares."""
+"""An ONNX file of the user's or a converter's, computed as it is, from the inputs it declares."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -99,6 +99,7 @@ class OnnxModelEngine:
         self._roles = roles_of(self._session)
         self._signature = signature
         self._targets = targets
+        self._classes = {label: label for target in targets for label in target.classes}
         self._parts = parts
 
     def predict(self, values: Values) -> Outputs:
@@ -107,6 +108,11 @@ class OnnxModelEngine:
         found = self.run(columns)
         label = self._roles.label
         return self._values(found) if label is None else self._labelled(found)
+
+    @property
+    def takes_float32(self) -> bool:
+        """Whether it refuses larger numbers."""
+        return any(one.dtype == np.float32 for one in self._roles.inputs)
 
     def run(self, columns: Columns) -> dict[str, Any]:
         """What onnxruntime says, by output of the file."""
@@ -133,8 +139,10 @@ class OnnxModelEngine:
         (target,) = self._targets
         outputs: Outputs = {}
         if target.part("label") in self._parts:
-            labels = np.asarray(found[self._roles.label or ""]).reshape(-1)
-            outputs[target.part("label")] = np.array([*labels.tolist(), None], dtype=object)[:-1]
+            listed = np.asarray(found[self._roles.label or ""]).reshape(-1).tolist()
+            # 1 is True, where that is the class.
+            labels = [self._classes.get(label, label) for label in listed]
+            outputs[target.part("label")] = np.array([*labels, None], dtype=object)[:-1]
         if target.part("score") in self._parts:
             outputs[target.part("score")] = _doubles(found[self._roles.scores or ""]).reshape(-1)
         if target.part("proba") in self._parts:
