@@ -1,5 +1,6 @@
 """What is read off a fitted model and a sample: features, categories, nulls, targets."""
 
+from datetime import timedelta, timezone
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,7 @@ from sklearn.svm import OneClassSVM
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
 from tabserve.errors import PackError
-from tabserve.inference import layout_of, model_input, signature_of, targets_of
+from tabserve.inference import layout_of, model_input, signature_of, targets_of, with_types
 from tabserve.output import Target
 from tabserve.signature import Signature
 from tests.naming import stable
@@ -230,6 +231,30 @@ def test_a_column_of_anything_else_is_refused_by_name(values: Any) -> None:
     model.steps[0][1].fit(data)
     with pytest.raises(PackError, match="in the column when, got"):
         signature(model, data)
+
+
+@pytest.mark.parametrize(
+    ("dates", "message"),
+    [
+        (pd.to_datetime(["2024-01-31T00:00:00.000000001", None]), r"nanoseconds.*floor\(\"us\"\)"),
+        (
+            pd.to_datetime(["2024-01-31"]).tz_localize(timezone(timedelta(hours=1), "own")),
+            r"time zone that a server cannot find.*tz_convert\(\"UTC\"\)",
+        ),
+        (pd.to_datetime(["2024-01-31"]).tz_localize("dateutil/Europe/Berlin"), "time zone"),
+    ],
+)
+def test_dates_that_no_request_can_have_are_refused(dates: Any, message: str) -> None:
+    data = pd.DataFrame({"when": dates})
+    model = FunctionTransformer().fit(data)
+    with pytest.raises(PackError, match=f"The column when has dates .*{message}"):
+        signature(model, data)
+
+
+def test_text_of_dates_with_nanoseconds_is_refused_too() -> None:
+    data = pd.DataFrame({"when": ["2024-01-31T00:00:00.000000001"]})
+    with pytest.raises(PackError, match="nanoseconds"):
+        with_types(data, {"when": "datetime"})
 
 
 def test_categories_of_a_category_column_are_its_own_and_of_its_type() -> None:

@@ -7,8 +7,8 @@ import numpy as np
 
 from tabserve import parity
 from tabserve.artifact import GoldenRows
+from tabserve.dates import texts_of_dates
 from tabserve.errors import InvalidInput, MissingExtra, PackError
-from tabserve.inference import texts_of_dates
 from tabserve.signature import Feature, Signature
 from tabserve.types import Engine, Outputs, concatenate
 

@@ -5,12 +5,12 @@ from typing import Any, Literal
 
 import numpy as np
 
+from tabserve.dates import refuse_inexact_dates, texts_of_dates, without_zone
 from tabserve.errors import MissingExtra, PackError
-from tabserve.feature import MOMENTS, Type, Unknown
+from tabserve.feature import Type, Unknown
 from tabserve.output import Label, Target
 from tabserve.signature import MAX_CATEGORIES, MAX_FEATURES, Feature, Scalar, Signature
 from tabserve.types import Columns
-from tabserve.validation import texts_of_moments
 
 try:
     import pandas as pd
@@ -322,6 +322,8 @@ def _feature(column: Any, known: _Knowledge, unknown: Unknown) -> Feature:
     present = column.dropna()
     numeric = kind in ("integer", "number") and column.dtype != "category" and len(present) > 0
     ends: list[Any] = [None, None]
+    if kind == "datetime":
+        refuse_inexact_dates(column)
     if kind == "datetime" and len(present):
         ends = texts_of_dates(present.sort_values().iloc[[0, -1]])
     return Feature(
@@ -338,18 +340,6 @@ def _feature(column: Any, known: _Knowledge, unknown: Unknown) -> Feature:
         latest=ends[1],
         typical=_typical(present, kind, categories),
     )
-
-
-def texts_of_dates(column: Any) -> list[Any]:
-    """A column of dates as JSON has them, None where missing."""
-    return texts_of_moments(_without_zone(column).to_numpy())
-
-
-def _without_zone(column: Any) -> Any:
-    """In UTC, without saying so."""
-    has_zone = getattr(column.dtype, "tz", None) is not None
-    utc = column.dt.tz_convert("UTC").dt.tz_localize(None) if has_zone else column
-    return utc.astype(MOMENTS)
 
 
 def with_types(sample: Any, declared: Mapping[str, Type]) -> Any:
@@ -378,7 +368,9 @@ def _with_type(column: Any, wanted: Type) -> Any:
         fits = column.notna().all() and set(present) <= {0, 1}
     elif (found, wanted) == ("string", "datetime"):
         try:
-            return _without_zone(pd.to_datetime(column, format="ISO8601", utc=True))
+            dates = pd.to_datetime(column, format="ISO8601", utc=True)
+            refuse_inexact_dates(dates)
+            return without_zone(dates)
         except ValueError:
             fits = False
     else:

@@ -229,3 +229,27 @@ def test_a_csv_has_dates_where_the_signature_declares_them(tmp_path: Path, model
 
     since = Artifact(folder).manifest.signature.features[-1]
     assert (since.type, since.dtype) == ("datetime", "datetime64[us]")
+
+
+def clock(frame: Any) -> Any:
+    since = frame["since"].dt
+    return np.column_stack([since.hour, since.minute, since.day_of_year])
+
+
+@pytest.mark.parametrize("zone", ["UTC", "Europe/Berlin", "+05:30"])
+def test_dates_of_a_time_zone_are_given_to_the_model_in_it(tmp_path: Path, zone: str) -> None:
+    # Over the night in which Berlin has the hour from 2 to 3 twice.
+    night = pd.date_range("2024-10-26T22:10:00.5", periods=12, freq="31min", tz="UTC")
+    data = pd.DataFrame({"since": night.tz_convert(zone)})
+    model = make_pipeline(FunctionTransformer(clock), DecisionTreeRegressor(random_state=0))
+    model.fit(data, np.arange(12.0))
+    tabserve.pack(model, tmp_path, name="night", version="1", data=data, format="joblib")
+    service = Service(tmp_path, settings=settings(allow_pickle=True))
+    service.wait(PATIENCE_S)
+
+    sent = [{"since": moment.isoformat()} for moment in [*data["since"], *night]]
+    answers = client_of(service, "fastapi")("POST", "/predict/batch", orjson.dumps(sent)).json()
+
+    found = [row["prediction"] for row in answers["predictions"]]
+    assert found == model.predict(data).tolist() * 2
+    service.close()
