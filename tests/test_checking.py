@@ -10,14 +10,33 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import Pipeline
 
 import tabserve
+from tabserve import trial
 from tabserve.artifact import Artifact
 from tabserve.checking import Finding, Report, check, show
 from tabserve.errors import ArtifactError
 from tests.forging import edit_manifest
 from tests.test_packing import NUMBERS, TARGET
 
-# No lowering, so that serving opens its file.
-NEIGHBOURS = KNeighborsClassifier(2).fit(NUMBERS, TARGET)
+
+@pytest.fixture(scope="module")
+def pickled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model that is not lowered, so that serving opens its pickle."""
+    model = KNeighborsClassifier(2).fit(NUMBERS, TARGET)
+    out = tmp_path_factory.mktemp("pickled")
+    return tabserve.pack(model, out, name="m", version="1", data=NUMBERS, format="joblib")
+
+
+@pytest.fixture
+def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process of its own would import every library anew, for each test."""
+
+    def measured(artifact: Artifact, *, allow_pickle: bool, allow_code: bool) -> trial.Trial:
+        return trial.measured(artifact.folder, allow_pickle, allow_code)
+
+    monkeypatch.setattr(trial, "run", measured)
+
+
+here = pytest.mark.usefixtures("in_this_process")
 
 
 @pytest.fixture
@@ -26,7 +45,9 @@ def folder(repository: Path, tmp_path: Path) -> Path:
 
 
 def findings(path: Path, **options: Any) -> dict[str, Finding]:
-    return {found.subject: found for found in check(str(path), **options).findings}
+    found = {found.subject: found for found in check(str(path), **options).findings}
+    assert [one for one in found.values() if bool(one.mend) != (one.verdict != "ok")] == []
+    return found
 
 
 def test_a_sound_artefact_is_told_in_full_and_ends_with_0(folder: Path, pipeline: Pipeline) -> None:
@@ -50,13 +71,16 @@ def test_a_sound_artefact_is_told_in_full_and_ends_with_0(folder: Path, pipeline
     assert texts["onnx engine"].startswith("equal, largest difference 0, ")
 
 
+@here
 def test_another_version_of_a_library_is_a_warning_and_ends_with_1(folder: Path) -> None:
     found = Artifact(folder).manifest.libraries["sklearn"]
     others = {"sklearn": "1.0.0", "no-such-library": "2.0"}
     edit_manifest(folder, lambda manifest: manifest["libraries"].update(others))
     report = check(str(folder))
     warnings = {row.subject: row.text for row in report.findings if row.verdict == "warning"}
+    mend = findings(folder)["sklearn"].mend
     assert report.exit_code == 1
+    assert mend.startswith('Install what it was packed with: pip install "scikit-learn==1.0.0"')
     assert warnings == {
         "sklearn": f"packed with 1.0.0, {found} is installed here",
         "no-such-library": "packed with 2.0, not installed here",
@@ -71,19 +95,22 @@ def test_an_altered_file_is_refused_and_not_loaded_and_ends_with_2(folder: Path,
     assert report.exit_code == 2
     assert list(refused) == [name]
     assert "was changed after packing" in refused[name]
-    assert "golden rows" not in {row.subject for row in report.findings}
+    found = findings(folder)
+    assert found[name].mend == "Pack the model again, or restore the file."
+    assert "golden rows" not in found
 
 
-def test_a_pickle_is_refused_unless_allowed_and_a_warning_then(tmp_path: Path) -> None:
-    tabserve.pack(NEIGHBOURS, tmp_path, name="m", version="1", data=NUMBERS, format="joblib")
-    assert "--allow-pickle" in findings(tmp_path)["trust"].text
-    report = check(str(tmp_path), allow_pickle=True)
-    allowed = {found.subject: found for found in report.findings}
-    assert report.exit_code == 1
+@here
+def test_a_pickle_is_refused_unless_allowed_and_a_warning_then(pickled: Path) -> None:
+    refused = findings(pickled)["trust"]
+    assert (refused.verdict, "--allow-pickle" in refused.mend) == ("refused", True)
+    allowed = findings(pickled, allow_pickle=True)
+    assert allowed["trust"].verdict == "warning"
     assert allowed["trust"].text == "joblib: runs code of the file when loaded"
     assert allowed["golden rows"].verdict == "ok"
 
 
+@here
 def test_golden_rows_that_do_not_come_out_end_with_2(folder: Path) -> None:
     edit_manifest(
         folder, lambda manifest: manifest["signature"]["features"][0].update(type="boolean")
@@ -93,15 +120,25 @@ def test_golden_rows_that_do_not_come_out_end_with_2(folder: Path) -> None:
     assert "tenure_months: Input should be a valid boolean" in found.text
 
 
-def test_what_was_measured_and_the_imports_of_a_pickle_are_told(tmp_path: Path) -> None:
-    tabserve.pack(NEIGHBOURS, tmp_path, name="m", version="1", data=NUMBERS, format="joblib")
-    told = check(str(tmp_path), allow_pickle=True).to_json()
+@here
+def test_what_was_measured_and_the_imports_of_a_pickle_are_told(pickled: Path) -> None:
+    told = check(str(pickled), allow_pickle=True).to_json()
     found = {one["subject"]: one["text"] for one in told["findings"]}
     assert "sklearn.neighbors._classification.KNeighborsClassifier" in found["pickle"]
     assert "does not make it harmless" in found["pickle"]
     assert {"memory", "one row", "batch", "load"} <= found.keys()
     assert told["exit_code"] == 1
     assert told["measured"]["worker_mib"] > told["measured"]["model_mib"]
+
+
+def test_a_model_that_ends_its_process_is_refused(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trial.sys, "executable", "/bin/false")
+    found = findings(folder)["loading"]
+    assert (found.verdict, found.text) == (
+        "refused", "The process that loaded it ended with code 1."
+    )  # fmt: skip
 
 
 def test_a_path_without_a_model_is_an_error(tmp_path: Path) -> None:
@@ -112,14 +149,15 @@ def test_a_path_without_a_model_is_an_error(tmp_path: Path) -> None:
 def test_the_table_shows_brackets_as_they_are() -> None:
     console = Console(record=True, width=200, file=None, quiet=False)
     with console.capture() as capture:
-        show(Report([Finding("model", "ok", "features: [red]x[/red], expected [0.5]")]), console)
+        show(Report([Finding("x", "warning", "[red]x[/red], not [0.5]", "Say [1].")]), console)
     assert capture.get().split() == [
-        "ok",
-        "model",
-        "features:",
+        "warning",
+        "x",
         "[red]x[/red],",
-        "expected",
-        "[0.5]",
+        "not",
+        "[0.5].",
+        "Say",
+        "[1].",
     ]
 
 

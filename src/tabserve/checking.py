@@ -22,7 +22,7 @@ _COLOURS: dict[Verdict, str] = {"ok": "green", "warning": "yellow", "refused": "
 
 @dataclass(frozen=True)
 class Finding:
-    """mend: what can be done about it, where something should."""
+    """mend: what can be done about it, unless it is well."""
 
     subject: str
     verdict: Verdict
@@ -37,8 +37,14 @@ class Report:
     findings: list[Finding] = field(default_factory=list)
     measured: Trial | None = None
 
-    def add(self, subject: str, verdict: Verdict, text: str, mend: str = "") -> None:
-        self.findings.append(Finding(subject, verdict, text, mend))
+    def ok(self, subject: str, text: str) -> None:
+        self.findings.append(Finding(subject, "ok", text))
+
+    def warn(self, subject: str, text: str, mend: str) -> None:
+        self.findings.append(Finding(subject, "warning", text, mend))
+
+    def refuse(self, subject: str, text: str, mend: str) -> None:
+        self.findings.append(Finding(subject, "refused", text, mend))
 
     def to_json(self) -> dict[str, Any]:
         measured = None if self.measured is None else self.measured.model_dump()
@@ -61,12 +67,12 @@ def check(path: str, *, allow_pickle: bool = False, allow_code: bool = False) ->
     artifact = repository.find(path)
     manifest = artifact.manifest
     report = Report()
-    report.add("artefact", "ok", f"{manifest.name} {manifest.version} at {artifact.folder}")
-    report.add("model", "ok", f"{manifest.model_type}, {_features(manifest)}")
-    report.add("answer", "ok", ", ".join(sorted(_answer_fields(manifest))))
-    report.add("trained", "ok", manifest.training_date.isoformat(timespec="seconds"))
+    report.ok("artefact", f"{manifest.name} {manifest.version} at {artifact.folder}")
+    report.ok("model", f"{manifest.model_type}, {_features(manifest)}")
+    report.ok("answer", ", ".join(sorted(_answer_fields(manifest))))
+    report.ok("trained", manifest.training_date.isoformat(timespec="seconds"))
     for metric in manifest.metrics:
-        report.add(metric.name, "ok", f"{metric.value:.6g} on {metric.data}")
+        report.ok(metric.name, f"{metric.value:.6g} on {metric.data}")
     _check_files(artifact, report)
     _check_pickles(artifact, report)
     _check_libraries(manifest, report)
@@ -76,7 +82,9 @@ def check(path: str, *, allow_pickle: bool = False, allow_code: bool = False) ->
 
 def refusal(error: ArtifactError) -> Report:
     """Of what is no artefact, or has a manifest that cannot be read."""
-    return Report([Finding("artefact", "refused", str(error))])
+    report = Report()
+    report.refuse("artefact", *_parted(str(error)))
+    return report
 
 
 def show(report: Report, console: Console) -> None:
@@ -84,7 +92,7 @@ def show(report: Report, console: Console) -> None:
     for found in report.findings:
         colour = _COLOURS[found.verdict]
         # As Text: a feature's name in brackets is no markup.
-        told = f"{found.text} {found.mend}" if found.mend else found.text
+        told = f"{found.text.rstrip('.')}. {found.mend}" if found.mend else found.text
         table.add_row(Text(found.verdict, colour), Text(found.subject), Text(told))
     console.print(table)
 
@@ -106,14 +114,14 @@ def _check_files(artifact: Artifact, report: Report) -> None:
         try:
             size = len(artifact.read(name))
         except ArtifactError as error:
-            report.add(name, "refused", str(error))
+            report.refuse(name, *_parted(str(error)))
         else:
-            report.add(name, "ok", f"{size:,} bytes, sha256 as packed")
+            report.ok(name, f"{size:,} bytes, sha256 as packed")
 
 
 def _check_pickles(artifact: Artifact, report: Report) -> None:
     """What they would import, whether or not they may be loaded."""
-    is_opened = artifact.manifest.engine != "onnx"
+    tell = report.warn if artifact.manifest.engine == "onnx" else report.refuse
     for name, format in artifact.manifest.model_files.items():
         if format != "joblib":
             continue
@@ -121,15 +129,19 @@ def _check_pickles(artifact: Artifact, report: Report) -> None:
             found = pickles.imports(artifact.read(name))
         except ArtifactError as error:
             if isinstance(error, UntrustedModel):  # an altered file was told of already
-                report.add("pickle", "refused" if is_opened else "warning", str(error), _AS_SKOPS)
+                tell("pickle", str(error), _AS_SKOPS)
             continue
         text = f"imports {', '.join(found.names) or 'nothing'}"
         if found.refused:
             text = f"{text}; no model needs {pickles.listed(found.refused)}"
-            report.add("pickle", "refused" if is_opened else "warning", text, _AS_SKOPS)
+            tell("pickle", text, _AS_SKOPS)
+            continue
+        text = f"{text}; that nothing else was found does not make it harmless"
+        if found.others:
+            others = pickles.listed(found.others)
+            report.warn("pickle", text, f"Look at {others}: no library of models has that.")
         else:
-            limits = "; that nothing else was found does not make it harmless"
-            report.add("pickle", "warning" if found.others else "ok", text + limits)
+            report.ok("pickle", text)
 
 
 _AS_SKOPS = "Do not load it unless you made it; pack the model as skops."
@@ -138,12 +150,14 @@ _AS_SKOPS = "Do not load it unless you made it; pack the model as skops."
 def _check_libraries(manifest: Manifest, report: Report) -> None:
     for library, packed in manifest.libraries.items():
         found = libraries.installed(library)
+        line = f"{libraries.installed_as(library)}=={packed}"
+        mend = f'Install what it was packed with: pip install "{line}"; or pack it again here.'
         if found is None:
-            report.add(library, "warning", f"packed with {packed}, not installed here")
+            report.warn(library, f"packed with {packed}, not installed here", mend)
         elif found == packed:
-            report.add(library, "ok", f"{found}, as packed")
+            report.ok(library, f"{found}, as packed")
         else:
-            report.add(library, "warning", f"packed with {packed}, {found} is installed here")
+            report.warn(library, f"packed with {packed}, {found} is installed here", mend)
 
 
 def _check_model(artifact: Artifact, report: Report, allow_pickle: bool, allow_code: bool) -> None:
@@ -153,37 +167,56 @@ def _check_model(artifact: Artifact, report: Report, allow_pickle: bool, allow_c
         return
     report.measured = found = trial.run(artifact, allow_pickle=allow_pickle, allow_code=allow_code)
     if found.refusal is not None:
-        report.add(found.refusal, "refused", found.text)
+        told = (found.text, _AS_PACKED) if found.refusal == "loading" else _parted(found.text)
+        report.refuse(found.refusal, *told)
         return
-    report.add("trust", *_trust(manifest))
+    _tell_trust(manifest, report)
     if manifest.parity.unproven:
         text = "none: it was packed without sample rows, so nothing shows that it is the same"
-        report.add("golden rows", "warning", text)
+        report.warn("golden rows", text, "Pack it with rows of its training data: --data ROWS.csv.")
         return
-    report.add("golden rows", "ok", _parity(manifest, found))
+    report.ok("golden rows", _parity(manifest, found))
     for tried in manifest.parity.tried:
         made = f" ({tried.converter})" if tried.converter else ""
-        report.add(f"{tried.engine} engine{made}", "ok", _tried(tried))
+        report.ok(f"{tried.engine} engine{made}", _tried(tried))
     if found.worker_mib is not None and found.model_mib is not None:
         text = f"a worker takes {found.worker_mib:.0f} MiB, {found.model_mib:.0f} with the model"
-        report.add("memory", "ok", text)
-    report.add("load", "ok", f"{found.load_s:.2f} s until it was proven")
-    report.add("one row", "ok", f"{found.row_us:,.0f} µs now")
-    report.add("batch", "ok", f"{found.batch_us:,.0f} µs for {found.batch_rows} rows now")
+        report.ok("memory", text)
+    report.ok("load", f"{found.load_s:.2f} s until it was proven")
+    report.ok("one row", f"{found.row_us:,.0f} µs now")
+    report.ok("batch", f"{found.batch_us:,.0f} µs for {found.batch_rows} rows now")
 
 
-def _trust(manifest: Manifest) -> tuple[Verdict, str]:
+def _tell_trust(manifest: Manifest, report: Report) -> None:
     """Of what serving opens: a lowered model's original stays closed."""
+    formats = ", ".join(manifest.model_files.values())
     if manifest.engine == "onnx":
-        return "ok", "onnx: data only"
-    if manifest.function is not None:
-        return "warning", f"runs {manifest.function}, code of the user's own"
-    if any(name.startswith(carried.PREFIX) for name in manifest.files):
-        return "warning", "runs modules of the user's own, in the folder code"
-    formats = manifest.model_files.values()
-    if "joblib" in formats:
-        return "warning", "joblib: runs code of the file when loaded"
-    return "ok", f"{', '.join(formats)}: data only"
+        report.ok("trust", "onnx: data only")
+    elif manifest.function is not None:
+        text = f"runs {manifest.function}, code of the user's own"
+        report.warn("trust", text, _ONLY_KNOWN_CODE)
+    elif any(name.startswith(carried.PREFIX) for name in manifest.files):
+        text = "runs modules of the user's own, in the folder code"
+        report.warn("trust", text, _ONLY_KNOWN_CODE)
+    elif "joblib" in manifest.model_files.values():
+        mend = "Pack it as skops, or serve it with --allow-pickle if you trust who made it."
+        report.warn("trust", "joblib: runs code of the file when loaded", mend)
+    else:
+        report.ok("trust", f"{formats}: data only")
+
+
+_ONLY_KNOWN_CODE = "Read it, and serve it with --allow-code if you trust who made it."
+
+
+def _parted(text: str) -> tuple[str, str]:
+    """What an error says is wrong, and what it says to do, which stands behind it."""
+    wrong, _, mend = text.partition(". ")
+    if not mend:
+        return text, _AS_PACKED
+    return f"{wrong}.", mend
+
+
+_AS_PACKED = "Restore the files as they were packed, or pack the model again here."
 
 
 def _tried(tried: Tried) -> str:

@@ -13,12 +13,20 @@ _OF_GRAPHS = frozenset({"numpy", "onnxruntime"})
 
 def installed(library: str) -> str | None:
     """Its version; None where it is not installed."""
-    for name in _INSTALLED_AS.get(library, (library,)):
-        try:
-            return metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return None
+    return _version(installed_as(library))
+
+
+def installed_as(library: str) -> str:
+    """What pip calls it, or would."""
+    names = _INSTALLED_AS.get(library, (library,))
+    return next((name for name in names if _version(name) is not None), names[0])
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def others(manifest: Manifest) -> list[str]:

@@ -4,7 +4,7 @@ import ctypes
 import logging
 import os
 import time
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -224,7 +224,9 @@ def _lowered(artifact: Artifact, lowered: Lowered, parts: Parts, workers: int) -
     graph = artifact.read(GRAPH)
     refused = artifact.read(REFUSED) if REFUSED in manifest.files else None
     threads = max(1, usable_cpus() // workers)
-    return OnnxEngine(graph, refused, lowered, manifest.signature, manifest.targets, parts, threads)
+    signature, targets = manifest.signature, manifest.targets
+    with _graph_refused():
+        return OnnxEngine(graph, refused, lowered, signature, targets, parts, threads)
 
 
 def _onnx_model(artifact: Artifact, parts: Parts) -> Engine:
@@ -232,7 +234,8 @@ def _onnx_model(artifact: Artifact, parts: Parts) -> Engine:
 
     manifest = artifact.manifest
     content = artifact.read(GRAPH)
-    return OnnxModelEngine(content, manifest.signature, manifest.targets, parts, GRAPH)
+    with _graph_refused():
+        return OnnxModelEngine(content, manifest.signature, manifest.targets, parts, GRAPH)
 
 
 def _with_own_code(
@@ -310,9 +313,17 @@ def _prove(engine: Engine, manifest: Manifest, golden: GoldenRows) -> float:
         raise ArtifactError(f"{GOLDEN} has no rows, so the model cannot be proven.")
     report = manifest.parity
     sizes = [1, len(golden.rows)] if report.joinable else [len(golden.rows)]
-    return parity.prove(
-        engine, manifest.signature, golden, report.exactness, sizes, report.tolerance
-    )
+    with _graph_refused() if engine.name == "onnx" else nullcontext():
+        return parity.prove(
+            engine, manifest.signature, golden, report.exactness, sizes, report.tolerance
+        )
+
+
+def _graph_refused() -> AbstractContextManager[None]:
+    """A graph may be a whole one, and fail when it is computed."""
+    from tabserve import runtime
+
+    return runtime.refusing(GRAPH)
 
 
 def version_key(version: str) -> tuple[Any, ...]:
