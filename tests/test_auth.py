@@ -1,5 +1,7 @@
 import json
 import multiprocessing
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -167,6 +169,21 @@ def test_a_file_that_is_not_of_keys_is_not_overwritten(path: Path) -> None:
     with pytest.raises(InvalidSettings, match="is no file of keys"):
         add_key(path, "ada")
     assert json.loads(path.read_text()) == {"my": "settings"}
+
+
+@pytest.mark.parametrize(
+    "command", [read_keys, partial(add_key, name="x"), partial(revoke_key, name="x")]
+)
+def test_keys_and_folders_are_no_files_of_keys_and_no_hash_is_repeated(
+    command: Callable[[Path], object], tmp_path: Path
+) -> None:
+    with pytest.raises(InvalidSettings, match="got the folder"):
+        command(tmp_path)
+    with pytest.raises(InvalidSettings, match="got the folder \\."):
+        command(Path())
+    with pytest.raises(InvalidSettings, match="got the keys themselves") as refused:
+        command(Path(f"ada:{'a' * 64}"))
+    assert "aaa" not in str(refused.value)
 
 
 def test_keys_cannot_be_written_where_there_is_no_folder(tmp_path: Path) -> None:

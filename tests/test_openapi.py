@@ -8,8 +8,9 @@ import pytest
 from schemathesis.specs.openapi.definitions import OPENAPI_31_VALIDATOR
 
 from examples.churn.request import ChurnRequest
-from tabserve import Service
+from tabserve import Service, errors
 from tabserve.auth import add_key
+from tabserve.openapi import error_answer
 from tests.conftest import RECORD
 from tests.serving import FRAMEWORKS, PATIENCE_S, client_of, settings
 
@@ -181,3 +182,17 @@ def test_a_prediction_may_end_in_these_ways(guarded: Document) -> None:
         assert list(guarded["paths"][path]["post"]["responses"]) == [
             "200", *own, "401", "403", "413", "415", "422", "429", "500", "503", "504",
         ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("kind", "codes"),
+    [
+        (errors.InvalidInput, "invalid_input or invalid_json: "),
+        (errors.ModelNotReady, "model_not_ready or overloaded: "),
+        (errors.TooLarge, "too_large: "),
+    ],
+)
+def test_an_answer_names_every_code_that_it_may_have(
+    kind: type[errors.TabserveError], codes: str
+) -> None:
+    assert error_answer(kind)["description"].startswith(codes)

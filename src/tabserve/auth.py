@@ -112,12 +112,24 @@ def _version(path: Path) -> tuple[int, int, int]:
 
 
 def read_keys(path: Path) -> list[Key]:
+    """Raises InvalidSettings."""
+    _refuse_no_file(path)
     try:
         return _KeyFile.model_validate_json(path.read_bytes()).keys
     except OSError as error:
         raise InvalidSettings(f"Cannot read the keys in {path}: {error.strerror}.") from None
     except ValidationError:
         raise InvalidSettings(f"{path} is no file of keys as tabserve keys makes it.") from None
+
+
+def _refuse_no_file(path: Path) -> None:
+    """TABSERVE_KEYS may hold keys, whose hashes are not to be repeated as the name of a file."""
+    if _INLINE.fullmatch(str(path).partition(",")[0].strip()):
+        raise InvalidSettings(
+            "Expected a file of keys, got the keys themselves; name the file with --keys."
+        )
+    if path.is_dir():
+        raise InvalidSettings(f"Expected a file of keys, got the folder {path}.")
 
 
 def add_key(path: Path, name: str, role: Role = "predict") -> str:
@@ -135,6 +147,7 @@ def add_key(path: Path, name: str, role: Role = "predict") -> str:
 
 def revoke_key(path: Path, name: str) -> None:
     """Raises InvalidSettings where there is no such key."""
+    _refuse_no_file(path)
     _version(path)
     with _editing(path) as keys:
         kept = [key for key in keys if key.name != name]
@@ -146,10 +159,7 @@ def revoke_key(path: Path, name: str) -> None:
 @contextmanager
 def _editing(path: Path) -> Iterator[list[Key]]:
     """The file's keys, written back in one step; one editor at a time."""
-    if _INLINE.fullmatch(str(path).partition(",")[0].strip()):
-        raise InvalidSettings(
-            "Expected a file of keys, got the keys themselves; name the file with --keys."
-        )
+    _refuse_no_file(path)
     lock_path = path.with_name(path.name + ".lock")
     try:
         with lock_path.open("a") as lock:

@@ -100,9 +100,11 @@ def pack(
     extra_fields: Any,
     replace: bool,
 ) -> None:
-    """Pack MODEL: a fitted scikit-learn estimator as FILE.skops, FILE.joblib or module:attr, a file
-    of XGBoost (.json, .ubj), LightGBM (.txt) or CatBoost (.cbm), FILE.onnx, or a function of yours
-    as module:attr.
+    """Pack MODEL into a versioned folder, with what proves it.
+
+    MODEL is a fitted scikit-learn estimator as FILE.skops, FILE.joblib or module:attr, a file of
+    XGBoost (.json, .ubj), LightGBM (.txt) or CatBoost (.cbm), FILE.onnx, a folder of MLflow's, or a
+    function of yours as module:attr.
     """
     from tabserve import packing, sources
 
@@ -155,8 +157,10 @@ def _serve_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.argument("path", required=False)
 @_serve_options
 def serve(**flags: Any) -> None:
-    """Serve PATH: a version's folder, a name's folder, a repository, module:service, or a model
-    that is not packed: its file or module:attr.
+    """Serve PATH over HTTP.
+
+    PATH is a version's folder, a name's folder, a repository, module:service, or a model that is
+    not packed: its file or module:attr.
     """
     from tabserve import unpacked
 
@@ -170,9 +174,10 @@ def serve(**flags: Any) -> None:
 @click.option("--allow-code", is_flag=True, help="Run the model's own modules to prove it.")
 @click.option("--json", "as_json", is_flag=True, help="The findings as JSON.")
 def check(path: str, allow_pickle: bool, allow_code: bool, as_json: bool) -> None:
-    """Say what is inside PATH, whether to trust it, and whether it still gives its golden outputs.
+    """Say what is inside PATH, and whether serving would take it.
 
-    Ends with 0 where all is well, 1 with a warning, 2 where serving would refuse it.
+    That is: whether to trust it, and whether it still gives its golden outputs. Ends with 0 where
+    all is well, 1 with a warning, 2 where serving would refuse it.
     """
     from rich.console import Console
 
@@ -198,9 +203,10 @@ def check(path: str, allow_pickle: bool, allow_code: bool, as_json: bool) -> Non
 @click.option("--allow-code", is_flag=True, help="Run the models' own modules for that.")
 @click.option("--json", "as_json", is_flag=True, help="The differences as JSON.")
 def diff(first: str, second: str, allow_pickle: bool, allow_code: bool, as_json: bool) -> None:
-    """Compare two artefacts: signature, output, metrics, engine, libraries, answers.
+    """Compare two artefacts.
 
-    Ends with 0 where they are alike, 1 where they differ, 2 where clients of FIRST would break.
+    By signature, output, metrics, engine, libraries and answers. Ends with 0 where they are alike,
+    1 where they differ, 2 where clients of FIRST would break.
     """
     from rich.console import Console
 
@@ -286,7 +292,10 @@ def promote(
     allow_pickle: bool,
     allow_code: bool,
 ) -> None:
-    """Make VERSION of NAME the live one, in servers that run too, once it was proven here."""
+    """Make VERSION of NAME the live one, once it was proven here.
+
+    Servers that run follow.
+    """
     from tabserve import releases
 
     folder = releases.folder_of(path, name)
@@ -304,7 +313,10 @@ def promote(
 @click.argument("name")
 @_repository
 def rollback(name: str, path: Path) -> None:
-    """Make the version of NAME live that was live before, in servers that run too."""
+    """Go back to the version of NAME that was live before.
+
+    Servers that run follow.
+    """
     from tabserve import releases
 
     live = releases.rollback(releases.folder_of(path, name))
@@ -364,10 +376,11 @@ def rollout(
 @click.option("--resume", is_flag=True, help="Go on with a run that was interrupted.")
 @click.option("--replace", is_flag=True, help="Overwrite OUT.")
 def score(path: str, source: Path, **options: Any) -> None:
-    """Score the rows of IN into OUT: CSV, NDJSON or Parquet, by the names' suffixes.
+    """Score the rows of IN into OUT.
 
-    Rows are validated as requests are. Ends with 0 where all have an answer, 1 where some were
-    rejected, 2 where the run could not be finished; what it did is kept for --resume.
+    Both are CSV, NDJSON or Parquet, by their names' suffixes. Rows are validated as requests are.
+    Ends with 0 where all have an answer, 1 where some were rejected, 2 where the run could not be
+    finished; what it did is kept for --resume.
     """
     from rich.console import Console
 
@@ -385,7 +398,10 @@ def score(path: str, source: Path, **options: Any) -> None:
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
 @click.option("--name", help="Of the model. [default: that of DIR]")
 def new(folder: Path, name: str | None) -> None:
-    """Make a starting project in DIR: request class, training, service, tests, Dockerfile."""
+    """Make a starting project in DIR.
+
+    It has a request class, training, service, tests and Dockerfile.
+    """
     from tabserve import starting
 
     made = starting.start(folder, name)

@@ -124,8 +124,9 @@ def _completed(route: Route, with_keys: bool, with_limits: bool) -> JSON:
 
 def error_answer(kind: type[errors.TabserveError]) -> JSON:
     """How an operation describes that it may answer with this error."""
+    codes = " or ".join([kind.code, *(special.code for special in kind.__subclasses__())])
     answer: JSON = {
-        "description": f"{kind.code}: {(kind.__doc__ or '').partition(chr(10))[0]}",
+        "description": f"{codes}: {(kind.__doc__ or '').partition(chr(10))[0]}",
         "content": {
             "application/json": {
                 "schema": _INVALID_INPUT if issubclass(kind, errors.InvalidInput) else _ERROR

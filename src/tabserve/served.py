@@ -178,7 +178,9 @@ class ServedModel:
     def metadata(self) -> dict[str, Any]:
         """Raises nothing, and says what it can while the model is loading."""
         manifest = self.manifest
-        properties = self.decoder.json_schema()["properties"]
+        record = self.decoder.json_schema()
+        properties, required = record["properties"], record.get("required", [])
+        sent_as = self.decoder.wire_names
         return {
             "model": manifest.name,
             "model_version": manifest.version,
@@ -187,15 +189,16 @@ class ServedModel:
                 {
                     "name": feature.name,
                     "type": feature.type,
-                    "nullable": feature.takes_null,
-                    "required": feature.must_be_sent,
+                    "nullable": feature.takes_null
+                    and _allows_null(properties[sent_as[feature.name]]),
+                    "required": sent_as[feature.name] in required,
                     "default": feature.default,
                     "imputed": feature.imputed,
                     "categories": feature.categories,
                     "unknown": feature.unknown,
                     "observed": feature.observed,
                     "range": feature.range,
-                    "constraints": properties[self.decoder.wire_names[feature.name]],
+                    "constraints": properties[sent_as[feature.name]],
                 }
                 for feature in self._features
             ],
@@ -278,3 +281,12 @@ def refusal_sentence(error: Exception) -> str:
     if isinstance(error, OperatorError):
         return str(error)
     return f"The model cannot be loaded: {type(error).__name__}: {error}"
+
+
+def _allows_null(schema: dict[str, Any]) -> bool:
+    """Whether null is valid by a field's JSON Schema."""
+    if "anyOf" in schema:
+        return any(_allows_null(part) for part in schema["anyOf"])
+    if "enum" in schema:
+        return None in schema["enum"]
+    return schema.get("type", "null") == "null" and not schema.keys() & {"$ref", "const"}

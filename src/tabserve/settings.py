@@ -65,7 +65,7 @@ class Rate:
         count, slash, period = text.replace(" ", "").partition("/")
         if not slash or not count.isdecimal() or int(count) < 1 or period not in _PERIODS_S:
             raise ValueError(
-                "expected a rate as N/second, N/minute, N/hour or N/day, such as 100/minute"
+                "Expected a rate as N/second, N/minute, N/hour or N/day, such as 100/minute"
             )
         return cls(int(count), _PERIODS_S[period])
 
@@ -183,7 +183,7 @@ class Settings(BaseModel):
     @model_validator(mode="after")
     def _reload_alone(self) -> Self:
         if self.reload and self.workers > 1:
-            raise ValueError("reload works with one worker only")
+            raise ValueError("--reload works with one worker only")
         return self
 
     @classmethod
@@ -220,10 +220,10 @@ class Settings(BaseModel):
                 f"Unknown setting {name!r} in {TOML}. The known ones are "
                 f"{', '.join(cls.model_fields)}."
             )
+        # What a validator here says is a sentence already; pydantic puts this before it.
+        told = found["msg"].removeprefix("Value error, ")
         where = f" ({flag(name)}, {variable(name)} or {name} in {TOML})" if name else ""
-        raise InvalidSettings(
-            f"{found['msg']}, got {found['input']!r}{where}." if name else f"{found['msg']}."
-        )
+        raise InvalidSettings(f"{told}, got {found['input']!r}{where}." if name else f"{told}.")
 
     def environment(self) -> Mapping[str, str]:
         """The variables that make another process's Settings equal to these."""

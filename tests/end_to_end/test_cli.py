@@ -72,6 +72,10 @@ def test_every_command_has_help(command: list[str]) -> None:
     assert [run(*command, "-h").stdout] == [result.stdout]
 
 
+def test_no_commands_line_in_the_help_is_cut_short() -> None:
+    assert "..." not in run("--help").stdout.replace("[ARGS]...", "")
+
+
 def test_help_names_every_setting_of_serve() -> None:
     text = run("serve", "--help").stdout
 
@@ -379,7 +383,7 @@ REFUSED = {
         ["models"], {"TABSERVE_WORKERS": "many"}, "valid integer.*--workers, TABSERVE_WORKERS",
     ),
     "a wrong value of a flag": (["models", "--port", "70000"], {}, "70000.*--port"),
-    "a wrong rate": (["models", "--rate-limit", "5/fortnight"], {}, "expected a rate as N/second"),
+    "a wrong rate": (["models", "--rate-limit", "5/fortnight"], {}, ": Expected a rate as N/"),
     "no keys in the file": (["models", "--keys", "gone.json"], {}, "tabserve keys add NAME"),
     "a run folder that cannot be": (["models", "--run-dir", "own.py"], {}, "run folder own.py"),
     "reload with workers": (["models", "--reload", "--workers", "2"], {}, "one worker only"),
@@ -390,7 +394,7 @@ REFUSED = {
     "an open door of flask": (
         ["models", "--host", "::", "--framework", "flask"], {}, "there are no keys.*--insecure",
     ),
-    "no such address": (["models", "--host", "192.0.2.1", "--insecure"], {}, "Cannot listen on"),
+    "no such address": (["models", "--host", "192.0.2.1", "--insecure"], {}, "another --host"),
     "no such host": (["models", "--host", "a..b", "--insecure"], {}, "Cannot listen on"),
 }  # fmt: skip
 
@@ -445,7 +449,8 @@ def test_serve_refuses_a_port_in_use(own_repository: Path, flags: list[str]) -> 
         port = str(other.getsockname()[1])
         result = run("serve", str(own_repository), "--port", port, *flags)
 
-    assert_refused(result, rf"Cannot listen on 127.0.0.1:{port}: .+ --port\.")
+    told = rf"Cannot listen on 127.0.0.1:{port}: Address already in use. Choose another --port\."
+    assert_refused(result, told)
 
 
 @pytest.mark.parametrize("told", [{"insecure": True}, {"keys": "keys.json"}])

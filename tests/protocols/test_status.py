@@ -51,7 +51,9 @@ def test_a_features_constraints_are_those_of_the_users_class_and_its_range_was_o
         240,
     )
     assert tenure["observed"] == [0.0, 72.0]
-    assert (total["nullable"], contract["nullable"]) == (True, False)
+    # The model imputes both numbers, and the class lets only one of them be null, or not sent.
+    assert (tenure["nullable"], total["nullable"], contract["nullable"]) == (False, True, False)
+    assert (tenure["required"], total["required"], contract["required"]) == (True, False, True)
     assert contract["categories"] == ["Month-to-month", "One year", "Two year"]
 
 

@@ -1,5 +1,6 @@
 """The sockets that a server listens on."""
 
+import errno
 import socket
 from dataclasses import dataclass
 
@@ -32,8 +33,12 @@ def bound(name: str, host: str, port: int) -> Listener:
         listening.listen(_BACKLOG)
     except (OSError, OverflowError) as error:
         listening.close()
+        why = getattr(error, "strerror", None) or error
+        flag = "--admin-port" if name == "admin" else "--port"
+        is_port = getattr(error, "errno", None) in (errno.EADDRINUSE, errno.EACCES)
         raise InvalidSettings(
-            f"Cannot listen on {host}:{port}: {error}. Choose another --port."
+            f"Cannot listen on {host}:{port}: {why}. Choose another "
+            f"{flag if is_port else flag.replace('port', 'host')}."
         ) from None
     listening.set_inheritable(True)
     return Listener(name, listening)
