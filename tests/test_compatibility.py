@@ -37,6 +37,8 @@ def test_nothing_changes_from_a_version_to_itself(churn: Manifest) -> None:
     assert changes(churn, churn) == []
 
 
+DATE = {"type": "datetime", "dtype": "datetime64[us]", "categories": None}
+
 FEATURES: dict[str, tuple[str, dict[str, Any], dict[str, Any], str, bool]] = {
     # case: the feature, what it has in the old version, what in the new one, text, breaking
     "wider type": ("tenure_months", {}, {"type": "number"}, "takes number, before integer", False),
@@ -76,6 +78,58 @@ FEATURES: dict[str, tuple[str, dict[str, Any], dict[str, Any], str, bool]] = {
     "refuses no longer": (
         "contract_type", {}, {"unknown": "allow"}, "refuses unknown categories no longer", False
     ),
+    "may be left out": (
+        "tenure_months", {}, {"required": False}, "may be left out now", False
+    ),
+    "must be sent": (
+        "tenure_months", {"required": False}, {}, "must be sent now", True
+    ),
+    "another default": (
+        "tenure_months", {"default": 1}, {"default": 2}, "another default stands in for null", False
+    ),
+    "a range": (
+        "tenure_months", {}, {"range": "refuse", "minimum": 0.0, "maximum": 72.0},
+        "refuses what is not from 0 to 72", True,
+    ),
+    "a range of one end": (
+        "tenure_months", {"minimum": None, "maximum": None},
+        {"range": "refuse", "minimum": None, "maximum": 72.0}, "refuses what is not at most 72",
+        True,
+    ),
+    "a narrower range": (
+        "tenure_months", {"range": "refuse", "minimum": 0.0, "maximum": 72.0},
+        {"range": "refuse", "minimum": 0.0, "maximum": 60.0},
+        "refuses what is not from 0 to 60", True,
+    ),
+    "a wider range": (
+        "tenure_months", {"range": "refuse", "minimum": 0.0, "maximum": 72.0},
+        {"range": "refuse", "minimum": 0.0, "maximum": None}, "refuses what is not at least 0",
+        False,
+    ),
+    "a range no longer": (
+        "tenure_months", {"range": "refuse", "minimum": 0.0, "maximum": 72.0}, {"range": "warn"},
+        "refuses no longer what is not from 0 to 72", False,
+    ),
+    "unknown are warned of": (
+        "contract_type", {}, {"unknown": "warn"}, "refuses unknown categories no longer", False
+    ),
+    "dates": (
+        "contract_type", {}, DATE, "takes datetime, before string", True,
+    ),
+    "later dates": (
+        "contract_type", {**DATE, "range": "refuse", "earliest": "2020-01-01T00:00:00Z"},
+        {**DATE, "range": "refuse", "earliest": "2024-01-01T00:00:00Z"},
+        "refuses what is not at least 2024-01-01T00:00:00", True,
+    ),
+    "dates of another zone": (
+        "contract_type", {**DATE, "nullable": True},
+        {**DATE, "nullable": False, "dtype": "datetime64[us, Asia/Tokyo]"},
+        "may be null no longer", True,
+    ),
+    "dates of nanoseconds": (
+        "contract_type", DATE, {**DATE, "dtype": "datetime64[ns, UTC]"},
+        "takes 1677-09-21 to 2262-04-11, before 0001-01-01 to 9999-12-31", True,
+    ),
 }  # fmt: skip
 
 
@@ -88,7 +142,20 @@ def test_a_feature_that_takes_less_breaks_and_one_that_takes_more_does_not(
     assert changes(old, new) == [Change(f"features.{name}", text, is_breaking)]
 
 
-@pytest.mark.parametrize("seen", [{"minimum": 3.0}, {"typical": (5,)}, {"missing": "none"}])
+def test_a_default_lets_a_field_be_null_and_be_left_out(churn: Manifest) -> None:
+    old = with_feature(churn, "contract_type", nullable=False)
+    new = with_feature(old, "contract_type", default="One year")
+    texts = ["may be null now", "may be left out now"]
+    assert changes(old, new) == [Change("features.contract_type", text, False) for text in texts]
+    texts = ["may be null no longer", "must be sent now"]
+    assert changes(new, old) == [Change("features.contract_type", text, True) for text in texts]
+
+
+@pytest.mark.parametrize(
+    "seen",
+    [{"minimum": 3.0}, {"typical": (5,)}, {"missing": "none"}, {"imputed": "warn"},
+     {"range": "warn", "maximum": 60.0}],
+)  # fmt: skip
 def test_what_no_client_can_tell_is_no_change(churn: Manifest, seen: dict[str, Any]) -> None:
     assert changes(churn, with_feature(churn, "tenure_months", **seen)) == []
 

@@ -98,19 +98,24 @@ def _is_required(feature: Feature) -> bool:
 
 
 def _bounds(old: Feature, new: Feature) -> Iterator[tuple[str, bool]]:
-    """Of the dtype: an int8 takes less than an int64. Beyond what a float holds exactly they are
-    not compared: they follow from whether the feature may be null.
-    """
-    if new.type not in ("integer", "number"):
+    """Of the dtype: an int8 takes less than an int64, dates in nanoseconds end in 2262."""
+    if new.type not in ("integer", "number", "datetime"):
         return
-    limits = (-EXACT_INTEGER_LIMIT, EXACT_INTEGER_LIMIT)
-    (least, largest), (low, high) = (
-        (max(feature.bounds[0], limits[0]), min(feature.bounds[1], limits[1]))
-        for feature in (old, new)
-    )
+    (least, largest), (low, high) = map(_taken, (old, new))
     if (least, largest) != (low, high):
         is_narrower = low > least or high < largest
         yield f"takes {low} to {high}, before {least} to {largest}", is_narrower
+
+
+def _taken(feature: Feature) -> tuple[Any, Any]:
+    """Days of dates. Numbers beyond what a float holds exactly are not compared: they follow from
+    whether the feature may be null.
+    """
+    if feature.type == "datetime":
+        first, last = feature.moments
+        return first.astype("datetime64[D]"), last.astype("datetime64[D]")
+    least, largest = feature.bounds
+    return max(least, -EXACT_INTEGER_LIMIT), min(largest, EXACT_INTEGER_LIMIT)
 
 
 def _range(old: Feature, new: Feature) -> Iterator[tuple[str, bool]]:
