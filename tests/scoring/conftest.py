@@ -52,11 +52,16 @@ def score(repository: Path, tmp_path: Path) -> Callable[..., scoring.Progress]:
 
 @pytest.fixture(scope="session")
 def ask(repository: Path) -> Callable[[Any], Any]:
-    """The API's answer to one record."""
+    """The API's answer to one record, or to a body of bytes."""
     service = Service(repository, settings=settings())
     service.wait()
     client = Client(service.fastapi())
-    return lambda record: client("POST", "/predict", orjson.dumps(record)).json()
+
+    def answer(record: Any) -> Any:
+        body = record if isinstance(record, bytes) else orjson.dumps(record)
+        return client("POST", "/predict", body).json()
+
+    return answer
 
 
 def environment(**told: str) -> dict[str, str]:

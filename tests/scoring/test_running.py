@@ -93,6 +93,42 @@ def test_a_rejected_row_is_told_what_the_api_tells(
     assert (report.n_scored, report.n_rejected) == (106, 4)
 
 
+# A line of CSV and of JSON that say the same, and are wrong in the same way.
+WRONG_LINES = {
+    '"x",65.5,786.0,Two year': '"x",65.5,786.0,"Two year"',
+    "1.5,65.5,786.0,Two year": '1.5,65.5,786.0,"Two year"',
+    "9223372036854775808,65.5,786.0,Two year": '9223372036854775808,65.5,786.0,"Two year"',
+    "-9007199254740993,1,1,Two year": '-9007199254740993,1,1,"Two year"',
+    "7,true,786.0,Two year": '7,"true",786.0,"Two year"',
+    "7,1e400,786.0,Two year": '7,1e400,786.0,"Two year"',
+    "7,65.5,9007199254740993,Two year": '7,65.5,9007199254740993,"Two year"',
+    "7,65.5,786.0,Weekly": '7,65.5,786.0,"Weekly"',
+    "7,65.5,786.0,": '7,65.5,786.0,""',
+    "7,,786.0,Weekly": '7,null,786.0,"Weekly"',
+    "x,y,z,1": '"x","y","z","1"',
+}
+
+
+@pytest.mark.parametrize("suffix", ["csv", "ndjson"])
+def test_a_wrong_line_is_told_what_the_api_tells(suffix: str, score: Any, ask: Any, tmp_path: Path):
+    names = [f'"{name}":' for name in FEATURES]
+    as_json = [
+        "{" + ",".join(map("".join, zip(names, cells.split(","), strict=True))) + "}"
+        for cells in WRONG_LINES.values()
+    ]
+    lines = [",".join(FEATURES), *WRONG_LINES] if suffix == "csv" else as_json
+    source = tmp_path / f"in.{suffix}"
+    source.write_text("\n".join(lines))
+    score(source, tmp_path / "out.csv")
+
+    answers = [ask(line.encode()) for line in as_json]
+    expected = [
+        {"row": row, "error": answer["error"], "detail": answer["detail"]}
+        for row, answer in enumerate(answers)
+    ]
+    assert read(tmp_path / "out.csv.rejects.ndjson") == expected
+
+
 def test_cells_of_csv_are_what_the_signature_says(score: Any, tmp_path: Path, ask: Any):
     cells = [
         "007,65.5,,Month-to-month",
