@@ -8,6 +8,7 @@ import pytest
 from sklearn.pipeline import Pipeline
 
 import tabserve
+from tabserve import checking, differing, trial
 from tabserve.artifact import Artifact
 from tabserve.cli import main
 from tests import settings_page
@@ -47,6 +48,19 @@ def test_a_documented_command_has_its_flags(line: str):
 def test_a_link_leads_to_a_file(page: Path):
     links = re.findall(r"\]\((?!https?:)([^)#]+)\)", page.read_text())
     assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+def test_the_json_of_check_and_diff_has_the_documented_keys() -> None:
+    page = (ROOT / "docs" / "trust.md").read_text()
+    keys = {
+        *checking.Report().to_json(),
+        *(f"measured.{key}" for key in trial.Trial.model_fields),
+        *differing.Differences.model_fields,
+        *(f"answers[].{key}" for key in differing.Answers.model_fields),
+    }
+    rows = [line.split("|")[1] for line in page.splitlines() if line.startswith("| `")]
+    documented = {name for row in rows for name in re.findall("`([^`]+)`", row)}
+    assert documented - {"--json", "code/"} == keys
 
 
 def test_the_documented_signature_is_one_of_the_churn_model(
