@@ -59,7 +59,7 @@ def test_the_curls_of_the_readme_answer_as_it_says(serve: Callable[..., Server],
 
 
 @pytest.mark.slow
-def test_the_log_line_is_the_documented_one(serve: Callable[..., Server], churn: Path):
+def test_columns_reports_and_log_lines_are_as_documented(serve: Callable[..., Server], churn: Path):
     server = serve(str(churn), "--request", "examples.churn.request:ChurnRequest")
     server.wait_until_ready()
     record = {
@@ -69,12 +69,19 @@ def test_the_log_line_is_the_documented_one(serve: Callable[..., Server], churn:
         "contract_type": "Month-to-month",
         "customer_id": "7590-VHVEG",
     }
-    columns, documented = [block for block in blocks(SERVING) if block.language == "json"]
+    told = [orjson.loads(block.text) for block in blocks(SERVING) if block.language == "json"]
+    columns, report, documented = (
+        next(one for one in told if key in one) for key in ("columns", "errors", "event")
+    )
     server.post("/predict", record)
-    assert server.post("/predict/batch", orjson.loads(columns.text)).status_code == 200
+    assert server.post("/predict/batch", columns).status_code == 200
+    bad = record | {"tenure_months": 1.5}
+    answer = server.post("/predict/batch?on_error=report", [record, bad]).json()
+    assert answer.keys() == report.keys()
+    assert answer["predictions"][1].keys() == report["predictions"][1].keys()
     server.stop()
     line, *_ = [line for line in server.log_lines() if line["event"] == "prediction"]
-    assert shape(line) == shape(orjson.loads(documented.text))
+    assert shape(line) == shape(documented)
 
 
 @pytest.mark.slow
