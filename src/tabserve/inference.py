@@ -331,7 +331,7 @@ def _feature(column: Any, known: _Knowledge, unknown: Unknown) -> Feature:
         type=kind,
         nullable=nullable,
         dtype=str(column.dtype),
-        missing="none" if any(value is None for value in column[column.isna()]) else "nan",
+        missing="none" if _holds_none(column) else "nan",
         categories=categories,
         unknown=unknown,
         minimum=float(present.min()) if numeric else None,
@@ -340,6 +340,10 @@ def _feature(column: Any, known: _Knowledge, unknown: Unknown) -> Feature:
         latest=ends[1],
         typical=_typical(present, kind, categories),
     )
+
+
+def _holds_none(column: Any) -> bool:
+    return bool(column.dtype == object) and any(v is None for v in column[column.isna()])
 
 
 def with_types(sample: Any, declared: Mapping[str, Type]) -> Any:
@@ -424,8 +428,9 @@ def _typical(present: Any, kind: str, categories: tuple[Scalar, ...] | None) -> 
     if kind == "datetime":
         return tuple(texts_of_dates(present.quantile([0.5, 0.25, 0.75], interpolation="nearest")))
     if kind in ("integer", "number") and categories is None:
-        quartiles = present.astype("float64").quantile([0.5, 0.25, 0.75], interpolation="nearest")
-        values: list[Scalar] = quartiles.tolist()
+        # As pandas' own does, which took half of the time for the signature of a wide table.
+        numbers = present.to_numpy(dtype="float64")
+        values: list[Scalar] = np.quantile(numbers, [0.5, 0.25, 0.75], method="nearest").tolist()
         return tuple(int(value) for value in values) if kind == "integer" else tuple(values)
     return tuple(present.astype(object).value_counts().index[:3].tolist())
 
