@@ -150,3 +150,9 @@ def test_a_whole_record_is_validated_where_the_class_does() -> None:
     assert problems(RecordDecoder(SIGNATURE, Checked), body(columns)) == [
         (("body", "columns", 1), "value_error")
     ]
+
+
+def test_a_record_where_a_batch_is_expected_is_told_what_a_batch_is() -> None:
+    record = json.dumps({"years": 31, "plan": "a"}).encode()
+
+    assert problems(RecordDecoder(SIGNATURE, Checked), record) == [(("body",), "batch_type")]

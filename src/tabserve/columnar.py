@@ -13,6 +13,11 @@ from pydantic.fields import FieldInfo
 from tabserve.errors import InputProblem
 from tabserve.refusal import refusal, too_many_rows
 
+_NO_BATCH: InputProblem = {
+    "loc": ("body",),
+    "msg": "Input should be a list of records, or an object with `columns` and nothing else",
+    "type": "batch_type",
+}
 _NOT_COLUMNS: InputProblem = {
     "loc": ("body", "columns"),
     "msg": "Input should have a list of at least one value for each field",
@@ -66,7 +71,9 @@ def _place(field: FieldInfo) -> Any:
 
 def rows_of_columns(sent: Any, max_rows: int) -> list[dict[str, Any]]:
     """As a list of records. sent: the body, parsed. Raises InvalidInput, TooLarge."""
-    columns = sent.get("columns") if sent.keys() == {"columns"} else None
+    if sent.keys() != {"columns"}:
+        raise refusal([_NO_BATCH])
+    columns = sent["columns"]
     if not isinstance(columns, dict) or not all(isinstance(x, list) for x in columns.values()):
         raise refusal([_NOT_COLUMNS])
     if common_length(columns) > max_rows:
