@@ -327,6 +327,38 @@ def test_what_is_no_request_is_refused_and_the_connection_ends(sent: bytes) -> N
     sends()
 
 
+MANY = b"".join(b"x-%d: 1\r\n" % i for i in range(101))
+
+
+@pytest.mark.parametrize(
+    ("parts", "status", "code"),
+    [
+        ([b"GET /" + b"a" * 8192 + b" HTTP/1.1\r\n\r\n"], 414, "target_too_long"),
+        ([b"GET /" + b"a" * 5000, b"a" * 5000], 414, "target_too_long"),
+        ([b"GET /echo HTTP/1.1\r\n" + MANY + b"\r\n"], 431, "headers_too_large"),
+        ([b"GET /echo HTTP/1.1\r\nx: " + b"a" * 32769 + b"\r\n\r\n"], 431, "headers_too_large"),
+        ([b"GET /echo HTTP/1.1\r\nx: ", *[b"a" * 9000] * 5], 431, "headers_too_large"),
+    ],
+    ids=["target", "target in parts", "many headers", "large header", "header without an end"],
+)
+def test_a_head_beyond_its_limits_is_refused(parts: list[bytes], status: int, code: str) -> None:
+    @on_a_wire
+    async def sends(wire: Wire, server: Server) -> None:
+        (answer,) = await wire.send(*parts)
+        assert (answer.status, told(answer)["error"], wire.is_closed) == (status, code, True)
+        assert server.seen == []
+
+    sends()
+
+
+@on_a_wire
+async def test_a_head_at_its_limits_is_read(wire: Wire, server: Server) -> None:
+    headers = b"".join(b"x-%02d: %s\r\n" % (i, b"a" * 300) for i in range(99))
+    target = b"/echo?" + b"a" * (8192 - 6)
+    (answer,) = await wire.send(b"GET " + target + b" HTTP/1.1\r\nHost: x\r\n" + headers + b"\r\n")
+    assert answer.status == 200
+
+
 @on_a_wire
 async def test_a_body_that_is_too_long_is_refused_before_its_end_and_the_rest_forgotten(
     wire: Wire, server: Server
@@ -425,8 +457,8 @@ async def test_an_answer_that_is_owed_is_given_before_the_end(wire: Wire, server
 
 @pytest.mark.parametrize(
     ("sent", "patience_s"),
-    [(b"", 10), (b"POST /ec", 10), (post()[:-1], 10), (post(), 15), (post(path="/held"), None)],
-    ids=["nothing", "half a head", "half a body", "idle", "waits for the model"],
+    [(b"", 10), (post(), 15), (post(path="/held"), None)],
+    ids=["nothing", "idle", "waits for the model"],
 )
 def test_a_connection_on_which_nothing_comes_ends(sent: bytes, patience_s: float | None) -> None:
     @on_a_wire
@@ -437,5 +469,24 @@ def test_a_connection_on_which_nothing_comes_ends(sent: bytes, patience_s: float
         for later in (9, 11, 14, 17, 1000):
             wire.connection.expire(began + later)
             assert wire.is_closed == (patience_s is not None and later > patience_s)
+
+    waits()
+
+
+@pytest.mark.parametrize("sent", [b"POST /ec", post()[:-1]], ids=["half a head", "half a body"])
+def test_a_request_that_takes_too_long_to_come_is_told_so(sent: bytes) -> None:
+    @on_a_wire
+    async def waits(wire: Wire, server: Server) -> None:
+        began = wire.connection._expires - 10
+        await wire.send(sent)
+        wire.connection.expire(began + 9)
+        await settled()
+        assert wire.sent == b""
+
+        wire.connection.expire(began + 11)
+        await settled()
+        (answer,) = answers(wire.sent)
+        assert (answer.status, told(answer)["error"], wire.is_closed) == (408, "timeout", True)
+        assert server.seen == []
 
     waits()

@@ -18,7 +18,13 @@ from urllib.parse import unquote
 
 import httptools
 
-from tabserve.errors import BadRequest
+from tabserve.errors import (
+    ArrivedTooSlowly,
+    BadRequest,
+    ClientError,
+    HeadersTooLarge,
+    TargetTooLong,
+)
 from tabserve.exchange import Exchange, Turn
 from tabserve.http import Dispatcher
 from tabserve.types import Request, Response
@@ -29,6 +35,10 @@ _IDLE_S = 15.0
 # A connection without a request stays so long once the server ends: one may be on its way.
 _LAST_REQUEST_S = 0.25
 _SWEEP_S = 1.0
+
+_MAX_TARGET_BYTES = 8 * 2**10
+_MAX_HEADERS = 100
+_MAX_HEADERS_BYTES = 32 * 2**10
 
 
 @dataclass(frozen=True)
@@ -104,6 +114,9 @@ class Connection(asyncio.Protocol):
         self._body: list[bytes] = []
         self._size = 0
         self._is_receiving = False
+        self._has_head = False
+        self._head_size = 0  # of the headers that were read
+        self._begun_size = 0  # of what came of a head that is not whole yet
         self._upgrade_left = 0
         # The request that is being answered, and those behind it, each with whether the connection
         # stays after its answer.
@@ -133,9 +146,10 @@ class Connection(asyncio.Protocol):
         try:
             while data and not self._is_broken:
                 data = self._received(data)
-        except httptools.HttpParserError:
-            self._is_broken, self._is_receiving = True, False
-            self._take(failure=BadRequest("Expected a request of HTTP/1.1."))
+        except httptools.HttpParserError as error:
+            ours = error.__context__  # raised by what the parser tells
+            told = ours if isinstance(ours, ClientError) else None
+            self._refuse(told or BadRequest("Expected a request of HTTP/1.1."))
         if len(self._state.connections) == 1:
             self._turn.take()
 
@@ -157,7 +171,11 @@ class Connection(asyncio.Protocol):
 
     def expire(self, now: float) -> None:
         """A client that sends nothing for too long gives up its place."""
-        if now > self._expires:
+        if now <= self._expires:
+            return
+        if self._is_receiving and self._exchange is None and self._size <= self._max_body:
+            self._refuse(ArrivedTooSlowly(f"Expected the whole request within {_RECEIVE_S:g} s."))
+        else:
             self._transport.close()
 
     # What the parser tells.
@@ -165,19 +183,26 @@ class Connection(asyncio.Protocol):
     def on_message_begin(self) -> None:
         self._url, self._path = b"", ""
         self._headers, self._body, self._size = {}, [], 0
-        self._is_receiving = True
+        self._is_receiving, self._has_head = True, False
+        self._head_size = self._begun_size = 0
         if self._exchange is None:
             self._expires = monotonic() + _RECEIVE_S
 
     def on_url(self, url: bytes) -> None:
         self._url += url
+        if len(self._url) > _MAX_TARGET_BYTES:
+            raise TargetTooLong(f"Expected a target of at most {_MAX_TARGET_BYTES} bytes.")
 
     def on_header(self, name: bytes, value: bytes) -> None:
         key, text = name.decode("latin-1").lower(), value.decode("latin-1")
         headers = self._headers
         headers[key] = f"{headers[key]},{text}" if key in headers else text
+        self._head_size += len(name) + len(value)
+        if len(headers) > _MAX_HEADERS or self._head_size > _MAX_HEADERS_BYTES:
+            raise _headers_too_large()
 
     def on_headers_complete(self) -> None:
+        self._has_head = True
         self._path = _path(self._url)
         if self._headers.get("expect", "").lower() == "100-continue" and self._exchange is None:
             self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
@@ -213,7 +238,16 @@ class Connection(asyncio.Protocol):
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
             return data[upgrade.args[0] :]
+        if self._is_receiving and not self._has_head:
+            self._begun_size += len(data)
+            if self._begun_size > _MAX_TARGET_BYTES + _MAX_HEADERS_BYTES:
+                self._refuse(_headers_too_large())
         return b""
+
+    def _refuse(self, failure: ClientError) -> None:
+        """What comes of this request, and behind it, is not read."""
+        self._is_broken, self._is_receiving = True, False
+        self._take(failure)
 
     def _complete(self) -> None:
         self._is_receiving = False
@@ -222,9 +256,9 @@ class Connection(asyncio.Protocol):
         elif self._exchange is None:
             self._go_on()
 
-    def _take(self, failure: BadRequest | None = None) -> None:
+    def _take(self, failure: ClientError | None = None) -> None:
         request = Request(
-            method=self._parser.get_method().decode("ascii"),
+            method=self._parser.get_method().decode("ascii") if self._has_head else "-",
             path=self._path,
             headers=self._headers,
             body=self._body[0] if len(self._body) == 1 else b"".join(self._body),
@@ -282,6 +316,12 @@ class Connection(asyncio.Protocol):
     def _close_if_idle(self) -> None:
         if self._exchange is None and not self._queue and not self._is_receiving:
             self._transport.close()
+
+
+def _headers_too_large() -> HeadersTooLarge:
+    return HeadersTooLarge(
+        f"Expected at most {_MAX_HEADERS} headers of at most {_MAX_HEADERS_BYTES} bytes together."
+    )
 
 
 @lru_cache(maxsize=256)

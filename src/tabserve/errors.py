@@ -7,12 +7,15 @@ TabserveError                                    code                    status
 │   ├── Forbidden                                forbidden               403
 │   ├── NotFound                                 not_found               404
 │   ├── MethodNotAllowed                         method_not_allowed      405
+│   ├── ArrivedTooSlowly                         timeout                 408
 │   ├── Conflict                                 conflict                409
 │   ├── TooLarge                                 too_large               413
+│   ├── TargetTooLong                            target_too_long         414
 │   ├── UnsupportedMediaType                     unsupported_media_type  415
 │   ├── InvalidInput                             invalid_input           422
 │   │   └── InvalidJSON                          invalid_json            422
-│   └── RateLimited                              rate_limited            429
+│   ├── RateLimited                              rate_limited            429
+│   └── HeadersTooLarge                          headers_too_large       431
 ├── ServerError: the server's state or the model's fault
 │   ├── Internal                                 internal                500
 │   │   └── BadModelOutput                       bad_model_output        500
@@ -86,6 +89,10 @@ class MethodNotAllowed(ClientError):
         self.allowed = allowed
 
 
+class ArrivedTooSlowly(ClientError):
+    code, status = "timeout", 408
+
+
 class Conflict(ClientError):
     """It cannot be done as things stand: `detail` says why."""
 
@@ -96,6 +103,10 @@ class TooLarge(ClientError):
     """The body, or the number of its records, is over the limit."""
 
     code, status = "too_large", 413
+
+
+class TargetTooLong(ClientError):
+    code, status = "target_too_long", 414
 
 
 class UnsupportedMediaType(ClientError):
@@ -129,6 +140,10 @@ class RateLimited(ClientError):
     def __init__(self, message: str, retry_after_s: float) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+
+
+class HeadersTooLarge(ClientError):
+    code, status = "headers_too_large", 431
 
 
 class ServerError(TabserveError):
