@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from tabserve import compatibility, repository
 from tabserve.artifact import Artifact, Manifest
@@ -118,17 +118,7 @@ def plan(
 
 def read_plan(folder: Path) -> Plan | None:
     """Raises ArtifactError where it cannot be read."""
-    path = folder / ROLLOUT
-    try:
-        return Plan.model_validate_json(path.read_bytes())
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise ArtifactError(f"Cannot read {path}: {error.strerror}.") from None
-    except ValidationError as error:
-        found = error.errors(include_url=False, include_input=False)[0]
-        place = ".".join(map(str, found["loc"])) or "the file itself"
-        raise ArtifactError(f"{path} is no rollout: {found['msg']} at {place}.") from None
+    return repository.read_state(folder / ROLLOUT, Plan, "is no rollout")
 
 
 def begin(folder: Path, plan: Plan) -> None:

@@ -7,7 +7,7 @@ import time
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -33,7 +33,7 @@ logger = logging.getLogger("tabserve")
 # In the folder of a name: which of its versions is live.
 LIVE = "live.json"
 
-logger = logging.getLogger("tabserve")
+State = TypeVar("State", bound=BaseModel)
 
 # What may be computed on an event loop: some times what handing it to a thread and back costs.
 _INLINE_S = 500e-6
@@ -128,9 +128,20 @@ def live(folder: Path) -> Live:
 
 def read_live(folder: Path) -> Live | None:
     """Raises ArtifactError where it cannot be read."""
-    path = folder / LIVE
+    return read_state(
+        folder / LIVE,
+        Live,
+        "does not say which version is live; say it with tabserve promote NAME VERSION",
+    )
+
+
+def read_state(path: Path, kind: type[State], otherwise: str) -> State | None:
+    """What a file of a name's folder says; None where there is none.
+
+    otherwise: what is wrong with a file that says something else. Raises ArtifactError.
+    """
     try:
-        return Live.model_validate_json(path.read_bytes())
+        return kind.model_validate_json(path.read_bytes())
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -138,10 +149,7 @@ def read_live(folder: Path) -> Live | None:
     except ValidationError as error:
         found = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(map(str, found["loc"])) or "the file itself"
-        raise ArtifactError(
-            f"{path} does not say which version is live: {found['msg']} at {place}. Say it with: "
-            "tabserve promote NAME VERSION"
-        ) from None
+        raise ArtifactError(f"{path} {otherwise}: {found['msg']} at {place}.") from None
 
 
 def identity(version: Path) -> tuple[tuple[str, int, int, int], ...]:
