@@ -1,6 +1,7 @@
 """Models, artefacts and data that several tests share. No port, no internet."""
 
 import random
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +38,9 @@ CHURN_OUTPUT = tabserve.Output(
 # Tests run side by side, a process for each CPU: more threads only wait for one another, and
 # OpenMP's wait is busy. The processes that tests start decide for themselves.
 threadpool_limits(1)
+
+# pytest-xdist's processes ignore Ctrl-C, and what they start would too.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

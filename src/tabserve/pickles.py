@@ -63,7 +63,8 @@ _NEVER_CALLED = frozenset(
 # Those that models are made of.
 _LIBRARIES = frozenset(
     {
-        "catboost", "joblib", "lightgbm", "numpy", "pandas", "scipy", "sklearn", "skops", "xgboost",
+        "catboost", "joblib", "lightgbm", "numpy", "pandas", "pyarrow", "scipy", "sklearn", "skops",
+        "xgboost",
     }
 )  # fmt: skip
 

@@ -106,8 +106,8 @@ def test_a_run_that_is_ended_goes_on(number: int, folder: Path, start: Callable[
     if number == signal.SIGINT:
         assert process.returncode == 2
         assert "rows, which are kept: go on with --resume." in process.communicate()[1]
-    assert_resumes(folder, start)
     poll("all processes ended", lambda: not _alive(process.pid))
+    assert_resumes(folder, start)
 
 
 def _alive(session: int) -> bool:

@@ -199,6 +199,7 @@ def stuck_repository(
     """A model that never returns for a customer of 72 months, computed by its library."""
     (tmp_path / "own_step.py").write_text(STUCK)
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
     import own_step  # type: ignore[import-not-found]
 
     customers = customers[customers["tenure_months"] < 72]

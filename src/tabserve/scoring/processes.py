@@ -1,7 +1,9 @@
 """Work shared over processes: one piece at a time to whichever is free."""
 
 import multiprocessing
+import os
 import signal
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from multiprocessing.connection import Connection, wait
 from typing import Any, Generic, Literal, TypeVar
@@ -109,6 +111,7 @@ def _work(make: Make[Any, Any], connection: Connection, inherited: list[Connecti
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     for other in inherited:
         other.close()
+    threading.Thread(target=_end_with_the_first, name="tabserve-score-end", daemon=True).start()
     work: Callable[[Any], Any] | None = None
     while True:
         try:
@@ -126,3 +129,11 @@ def _work(make: Make[Any, Any], connection: Connection, inherited: list[Connecti
             connection.send(result)
         except OSError:
             return
+
+
+def _end_with_the_first() -> None:
+    """What nobody waits for any more, another run does anew."""
+    first = multiprocessing.parent_process()
+    assert first is not None
+    first.join()
+    os._exit(1)
