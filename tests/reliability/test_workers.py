@@ -213,13 +213,12 @@ def stuck_repository(
     return out
 
 
-@pytest.mark.parametrize("flags", [["--workers", "2"], ["--supervise"]])
+@pytest.mark.parametrize(("flags", "n_workers"), [(["--workers", "2"], 2), (["--supervise"], 1)])
 @pytest.mark.slow
 def test_a_worker_whose_model_never_returns_is_replaced(
-    serve: Serve, stuck_repository: Path, flags: list[str]
+    serve: Serve, stuck_repository: Path, flags: list[str], n_workers: int
 ) -> None:
     server = serve(str(stuck_repository), *flags, "--allow-pickle", "--deadline", "2")
-    n_workers = len(poll("workers are there", server.workers))
     server.wait_until_ready(n_workers)
     record = {name: RECORD[name] for name in NUMBERS}
 
