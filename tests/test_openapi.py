@@ -1,4 +1,5 @@
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,19 @@ from tests.conftest import RECORD
 from tests.serving import FRAMEWORKS, PATIENCE_S, client_of, settings
 
 Document = dict[str, Any]
+
+# Of a name, below /models/{name}: they answer also where it is the only one.
+OF_A_MODEL = {
+    "/predict": ["post"],
+    "/predict/batch": ["post"],
+    "/ready": ["get"],
+    "/metadata": ["get"],
+    "": ["get"],
+}
+BELOW = OF_A_MODEL | {
+    "/rollout": ["get"],
+    **{f"/versions/{{version}}{path}": methods for path, methods in OF_A_MODEL.items()},
+}
 
 
 def document_of(
@@ -84,9 +98,25 @@ def test_it_names_each_route_that_a_client_may_call(plain: Document) -> None:
         "/metadata": ["get"],
         "/metrics": ["get"],
         "/models": ["get"],
-    }
+    } | {f"/models/churn{path}": methods for path, methods in BELOW.items()}
     assert plain["info"]["title"] == "churn"
     assert plain["info"]["version"] == "1.2.3"
+
+
+def test_of_several_models_each_has_its_routes_and_schemas(
+    repository: Path, lines: Path, tmp_path: Path
+) -> None:
+    for folder in (repository / "churn", lines / "line"):
+        shutil.copytree(folder, tmp_path / folder.name)
+
+    document = document_of(tmp_path)
+
+    OPENAPI_31_VALIDATOR.validate(document)
+    below = {f"/models/{name}{path}" for name in ("churn", "line") for path in BELOW}
+    assert below == {path for path in document["paths"] if path.startswith("/models/")}
+    assert {"churn.Record", "line.Record"} <= set(document["components"]["schemas"])
+    versions = document["paths"]["/models/line/versions/{version}/predict"]["post"]["parameters"]
+    assert versions[0]["schema"]["enum"] == ["2.0.0", "1.0.0"]
 
 
 def test_without_a_class_of_the_users_the_features_are_the_models(plain: Document) -> None:
@@ -161,10 +191,11 @@ def test_with_keys_they_are_asked_for_where_they_are_needed(guarded: Document) -
         "ApiKey": {"type": "apiKey", "in": "header", "name": "X-API-Key"}
     }
     secured = {path for path, operation in operations(guarded) if "security" in operation}
-    assert secured == {"/predict", "/predict/batch", "/metadata", "/metrics", "/models"}
+    everything = {path for path, _ in operations(guarded)}
+    assert everything - secured == {"/health", *(p for p in everything if p.endswith("/ready"))}
     for path, operation in operations(guarded):
         assert ({"401", "403"} <= set(operation["responses"])) == (path in secured)
-        assert ("429" in operation["responses"]) == path.startswith("/predict")
+        assert ("429" in operation["responses"]) == ("/predict" in path)
 
 
 def test_each_error_is_described_and_says_when_to_try_again(guarded: Document) -> None:

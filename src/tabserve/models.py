@@ -229,20 +229,19 @@ class Models:
 
         Raises NotFound, ReleaseError, and what refuses the version; then nothing was changed.
         """
-        named = self._in_folder(name)
-        if version != named.version:
-            model = named.opened.get(version) or self._candidate(name, named.folder, version)
-            if not (allow_breaking or self._allow_breaking):
-                releases.refuse_breaking(named.live.manifest, model.manifest)
-            model.wait()
-            opened = MappingProxyType({**named.opened, version: model})
-            self._put(replace(named, opened=opened))
-        releases.make_live(named.folder, version, allow_breaking=allow_breaking)
+        folder = self._in_folder(name).folder
+        self._prepare(name, version, allow_breaking=allow_breaking)
+        releases.make_live(folder, version, allow_breaking=allow_breaking)
         self.reload(name)
 
     def rollback(self, name: str) -> None:
-        """The version live that was live before. For the thread of this object."""
-        releases.rollback(self._in_folder(name).folder)
+        """The version live that was live before, once it is loaded and proven. For the thread of
+        this object.
+
+        Raises ReleaseError, and what refuses the version; then nothing was changed.
+        """
+        folder = self._in_folder(name).folder
+        releases.rollback(folder, lambda version: self._prepare(name, version, allow_breaking=True))
         self.reload(name)
 
     def reload(self, name: str) -> None:
@@ -279,6 +278,24 @@ class Models:
         if name not in self.named:
             raise NotFound(f"There is no model {name}.")
         return self.named[name]
+
+    def _prepare(self, name: str, version: str, *, allow_breaking: bool) -> None:
+        """Load and prove a version that is about to be made the live one."""
+        named = self.named[name]
+        if version == named.version:
+            return
+        model = named.opened.get(version) or self._candidate(name, named.folder, version)
+        if not (allow_breaking or self._allow_breaking):
+            releases.refuse_breaking(named.live.manifest, model.manifest)
+        try:
+            model.wait()
+        except OperatorError:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever a library raises on this model
+            logger.error("%s %s is not made live: %s", name, version, refusal_sentence(error))
+            raise ReleaseError(self.refusal_reason(error)) from None
+        opened = MappingProxyType({**named.opened, version: model})
+        self._put(replace(named, opened=opened))
 
     def _work(self) -> None:
         self._load_live()

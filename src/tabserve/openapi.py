@@ -84,11 +84,18 @@ def below(name: str, routes: Iterable[Route], schemas: JSON) -> tuple[list[Route
         return found
 
     described = [
-        replace(route, operation=renamed(route.operation) | {"tags": [name]})
+        tagged(replace(route, operation=renamed(route.operation)), name)
         for route in routes
         if route.operation is not None
     ]
     return described, {f"{name}.{key}": schema for key, schema in renamed(schemas).items()}
+
+
+def tagged(route: Route, tag: str) -> Route:
+    """The docs pages show what has one tag together."""
+    if route.operation is None:
+        return route
+    return replace(route, operation=route.operation | {"tags": [tag]})
 
 
 def _renamed(document: JSON, taken: Iterable[str]) -> JSON:

@@ -5,7 +5,7 @@ Servers that run watch them. Each is written in one step, by one writer at a tim
 
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
@@ -82,8 +82,11 @@ def make_live(folder: Path, version: str, *, allow_breaking: bool = False) -> Li
     return live
 
 
-def rollback(folder: Path) -> Live:
-    """Make the version live that was live before; where nothing says which, the one below."""
+def rollback(folder: Path, prepare: Callable[[str], None] = lambda version: None) -> Live:
+    """Make the version live that was live before; where nothing says which, the one below.
+
+    prepare: called with the version before anything is written; nothing is where it raises.
+    """
     with _alone(folder):
         written, there = repository.read_live(folder), repository.versions(folder)
         now, *known = there if written is None else (written.version, *written.previous)
@@ -96,6 +99,7 @@ def rollback(folder: Path) -> Live:
                 f"Say which one with: tabserve promote {folder.name} VERSION"
             )
         _artifact(folder, version)
+        prepare(version)
         # Its clients were served before; those of the version that is left are to go back too.
         live = Live(version=version, previous=tuple(previous), allow_breaking=True)
         _write(folder / LIVE, live)

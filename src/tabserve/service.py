@@ -268,22 +268,19 @@ class Service:
         title, version = self._title()
         routes: list[Route] = []
         schemas: dict[str, Any] = {}
-        if len(self.models.named) == 1:
-            routes = _model_routes(self.model)
-            schemas = records.schemas(self.model)
-            description = f"{self.model.manifest.model_type}, served by TabServe."
-        else:
-            description = f"{len(self.models.named)} models, served by TabServe."
-            for named in self.models.named.values():
-                own, components = openapi.below(
-                    named.name, self._document_routes(named), records.schemas(named.live)
-                )
-                routes, schemas = [*routes, *own], schemas | components
+        for named in self.models.named.values():
+            own, components = self._document_routes(named), records.schemas(named.live)
+            if len(self.models.named) > 1:
+                own, components = openapi.below(named.name, own, components)
+            routes, schemas = [*routes, *own], schemas | components
+        what = self.model.manifest.model_type
+        if len(self.models.named) > 1:
+            what = f"{len(self.models.named)} models"
         document = openapi.document(
             [*routes, *status.server_routes(self.metrics), *models.routes(self.models)],
             title=title,
             version=version,
-            description=description,
+            description=f"{what}, served by TabServe.",
             schemas=schemas,
             with_keys=self._keys is not None,
             with_limits=self.settings.rate_limit is not None,
@@ -294,11 +291,14 @@ class Service:
         return document
 
     def _document_routes(self, named: Named) -> list[Route]:
-        """Of one of several models: those of its live version, and without a name if it is the
-        default one.
+        """Of one name: those of its live version, also without the name where it is the default
+        one; what is told of it, and its versions.
         """
         routes = _model_routes(named.live)
-        below = [route.below(f"/models/{named.name}", "/models/{name}") for route in routes]
+        inner = [*routes, *models.told_routes(self.models, named, self.metrics)]
+        inner += models.version_operations(named)
+        below = [route.below(f"/models/{named.name}", "/models/{name}") for route in inner]
+        below = [openapi.tagged(route, named.name) for route in below]
         return below if named is not self.models.default else [*routes, *below]
 
     def _refuse_unknown_fields(self, hide: Iterable[str]) -> None:

@@ -12,6 +12,7 @@ from tabserve import Service, auth, releases, repository
 from tabserve.auth import Role
 from tabserve.exchange import respond
 from tabserve.types import Request, Response
+from tests.forging import forge
 from tests.serving import PATIENCE_S, settings
 
 ROLES: tuple[Role, ...] = ("predict", "metrics", "admin")
@@ -83,6 +84,19 @@ def test_a_version_that_cannot_be_served_is_not_promoted(admin: Admin, line: Pat
     assert (status, code) == (409, "conflict")
     assert detail.startswith("line/1.0.0/golden.jsonl was changed after packing")
     assert (admin.live(), repository.read_live(line)) == ("2.0.0", None)
+
+
+def test_what_cannot_be_loaded_is_not_rolled_back_to(admin: Admin, line: Path) -> None:
+    told(admin("POST", "/models/line/promote", version="1.0.0"))
+    told(admin("POST", "/models/line/promote", version="2.0.0"))
+    before = (line / repository.LIVE).read_bytes()
+    forge(line / "1.0.0", "golden.jsonl", b'{"row":{"x":1.0},"outputs":{"value":7.0}}\n')
+
+    status, code, detail = refused(admin("POST", "/models/line/rollback"))
+
+    assert (status, code) == (409, "conflict")
+    assert detail.startswith("The model does not give its golden outputs")
+    assert (admin.live(), (line / repository.LIVE).read_bytes()) == ("2.0.0", before)
 
 
 @pytest.mark.parametrize(

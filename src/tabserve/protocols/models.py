@@ -83,7 +83,8 @@ def told_routes(models: Models, named: Named, metrics: Metrics) -> Iterator[Rout
     def rollout(request: Request) -> Response:
         return json_response(_rollout(models.named[named.name], metrics))
 
-    yield Route("GET", "/rollout", rollout, template="/rollout")
+    tried = _operation("The version that is tried beside the live one, and how they agree", {})
+    yield Route("GET", "/rollout", rollout, template="/rollout", operation=tried)
     yield Route("GET", "", described, operation=_operation("The versions of the model", {}))
 
 
@@ -99,6 +100,32 @@ def named_routes(models: Models, named: Named, metrics: Metrics) -> Iterator[Rou
         )
         for route in inner:
             yield route.below(f"/versions/{version}", "/versions/{version}")
+
+
+def version_operations(named: Named) -> Iterator[Route]:
+    """For the document alone: the routes below each version, once for all of them. What a version
+    takes is in its metadata.
+    """
+    parameter = {"name": "version", "in": "path", "required": True,
+                 "schema": {"type": "string", "enum": list(named.versions)}}  # fmt: skip
+    anything: JSON = {"application/json": {"schema": {}}}
+    told = {"": "What the version is", "/metadata": "The same",
+            "/ready": "Whether the version is loaded and proven"}  # fmt: skip
+    operations = {("GET", path): _operation(summary, {}) for path, summary in told.items()}
+    operations["GET", "/ready"]["responses"]["503"] = error_answer(ModelNotReady)
+    for path in _PREDICTING:
+        body = {"requestBody": {"required": True, "content": anything}}
+        operations["POST", path] = _operation(f"As {path}, by this version", {}) | body
+    for (method, path), operation in operations.items():
+        operation |= {"parameters": [parameter]}
+        operation["responses"]["404"] = error_answer(NotFound)
+        is_open, is_limited = path == "/ready", method == "POST"
+        yield Route(method, f"/versions/{{version}}{path}", _nothing, public=is_open,
+                    limited=is_limited, operation=operation)  # fmt: skip
+
+
+def _nothing(request: Request) -> Response:
+    raise NotFound("This route is for the document alone.")
 
 
 def _closed_routes(models: Models, name: str, version: str) -> list[Route]:
