@@ -424,6 +424,21 @@ def test_the_latency_is_on_the_clock_and_by_documented_routes_only(drive: Drive)
     assert sums == {"/it": 0.5, "other": 1.0}
 
 
+def test_clients_make_no_series_and_routes_that_nobody_asks_have_none(drive: Drive) -> None:
+    metrics = Metrics()
+    core = dispatcher(fine, fine, metrics=metrics)
+    before = metrics.exposition("")[0]
+
+    for n in range(20):
+        drive(core, asked(f"METHOD{n}", f"/path{n}", x_request_id=f"{n}", user_agent=f"{n}"))
+
+    text = metrics.exposition("")[0].decode()
+    assert b"route=" not in before
+    assert set(re.findall(r'(route|code)="(\w*)"', text)) == {
+        ("route", "other"), ("code", "not_found"),
+    }  # fmt: skip
+
+
 def test_every_request_is_one_line_and_an_error_has_its_code_and_no_row(
     drive: Drive, tmp_path: Path
 ) -> None:

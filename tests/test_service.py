@@ -254,7 +254,7 @@ def test_an_answer_that_is_not_finite_is_a_500_and_never_null(serve: Any, value:
 
 
 def test_open_routes_stay_open_and_the_others_need_a_key(serve: Any, tmp_path: Path) -> None:
-    key = add_key(tmp_path / "keys", "ada")
+    key = add_key(tmp_path / "keys", "ada", "admin")
     client = serve(ConstantEngine(0.5), keys=str(tmp_path / "keys"))
 
     for path in OPEN:

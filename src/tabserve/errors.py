@@ -72,7 +72,7 @@ class Unauthorized(ClientError):
 
 
 class Forbidden(ClientError):
-    """The API key is not known, or was revoked."""
+    """The API key is not known, was revoked, or is of a role that is not let in here."""
 
     code, status = "forbidden", 403
 

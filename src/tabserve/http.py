@@ -19,6 +19,7 @@ import orjson
 
 from tabserve.auth import HEADER, Keys, Role
 from tabserve.errors import (
+    ClientError,
     Internal,
     InvalidInput,
     MethodNotAllowed,
@@ -41,6 +42,7 @@ _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 # Of the keys that a route takes.
 ANY_ROLE: frozenset[Role] = frozenset({"predict", "metrics", "admin"})
 PREDICT: frozenset[Role] = frozenset({"predict", "admin"})
+METRICS: frozenset[Role] = frozenset({"metrics", "admin"})
 ADMIN: frozenset[Role] = frozenset({"admin"})
 
 
@@ -96,21 +98,25 @@ class Dispatcher:
         self._deadline_s = deadline_s
         self._clock = clock
         self._unrecorded: deque[_Finished] = deque()
-        self._latency_elsewhere = metrics.latency.labels("other")
         self.serve(routes)
 
     def serve(self, routes: Iterable[Route]) -> None:
         """Answer by these routes from now on; a request that was begun goes on by its own."""
         table: dict[str, dict[str, Route]] = {}
-        latency: dict[str, Any] = {}
+        latency: dict[str, str] = {}
         for route in routes:
             table.setdefault(route.path, {})[route.method] = route
             # Not of each file of the docs pages: they would be as many series again.
             if route.operation is not None or route.template:
-                latency[route.path] = self._metrics.latency.labels(route.template or route.path)
+                latency[route.path] = route.template or route.path
         # In one step each: no request sees half of a table.
-        self._latency = latency
+        self._latency = _Latency(self._metrics, latency)
         self._routes = table
+
+    @property
+    def routes(self) -> list[Route]:
+        """Those by which it answers now."""
+        return [route for methods in self._routes.values() for route in methods.values()]
 
     def begin(self, request: Request) -> Response | Pending:
         """Its response, whatever happens; or what it waits for, with which `end` goes on."""
@@ -154,28 +160,33 @@ class Dispatcher:
         if request.failure is not None:
             raise request.failure
         route = self._route(request)
-        client = request.client if route.public else self._holder(request, route)
+        if route is None:
+            self._holder(request, ANY_ROLE)  # no stranger is told which routes there are
+            raise self._no_such(request)
+        client = request.client if route.public else self._holder(request, route.roles)
         if route.limited and self._limiter is not None:
             self._admit(client, self._limiter)
         if len(request.body) > self.max_body:
             raise TooLarge(f"Expected a body of at most {self.max_body} bytes.")
         return route
 
-    def _route(self, request: Request) -> Route:
+    def _route(self, request: Request) -> Route | None:
         methods = self._routes.get(request.path)
         if methods is None:
-            raise NotFound("There is no such route; /docs lists those there are.")
-        method = "GET" if request.method == "HEAD" else request.method
-        if method not in methods:
-            allowed = sorted({*methods, *(["HEAD"] if "GET" in methods else [])})
-            raise MethodNotAllowed(allowed)
-        return methods[method]
+            return None
+        return methods.get("GET" if request.method == "HEAD" else request.method)
 
-    def _holder(self, request: Request, route: Route) -> str:
+    def _no_such(self, request: Request) -> ClientError:
+        methods = self._routes.get(request.path)
+        if methods is None:
+            return NotFound("There is no such route; /docs lists those there are.")
+        return MethodNotAllowed(sorted({*methods, *(["HEAD"] if "GET" in methods else [])}))
+
+    def _holder(self, request: Request, roles: frozenset[Role]) -> str:
         """Whose limit counts: the key's, or the address's where there are no keys."""
         if self._keys is None:
             return request.client
-        return "key:" + self._keys.holder(request.headers.get(HEADER.lower()), route.roles)
+        return "key:" + self._keys.holder(request.headers.get(HEADER.lower()), roles)
 
     def _admit(self, client: str, limiter: RateLimiter) -> None:
         retry_after_s = limiter.admit(client)
@@ -197,11 +208,29 @@ class Dispatcher:
         return response
 
     def _record(self, finished: "_Finished") -> None:
-        latency = self._latency.get(finished.request.path, self._latency_elsewhere)
-        latency.observe(finished.elapsed_s)
+        self._latency[finished.request.path].observe(finished.elapsed_s)
         if finished.code:
             self._metrics.errors.labels(finished.code).inc()
         self._log.write(finished.lines, finished.response.n_log_lines)
+
+
+class _Latency(dict[str, Any]):
+    """The histogram of each path, made when the first request for it was answered: one of a route
+    that nobody asks is twenty lines of zeros. Paths that are not listed share one, so that clients
+    cannot make more.
+    """
+
+    def __init__(self, metrics: Metrics, labels: dict[str, str]) -> None:
+        super().__init__()
+        self._metrics = metrics
+        self._labels = labels
+
+    def __missing__(self, path: str) -> Any:
+        label = self._labels.get(path)
+        found = self._metrics.latency.labels(label or "other")
+        if label is not None:
+            self[path] = found
+        return found
 
 
 @dataclass(slots=True)

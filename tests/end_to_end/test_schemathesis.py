@@ -79,7 +79,7 @@ def api(request: pytest.FixtureRequest, repository: Path, tmp_path: Path) -> Ite
     headers, told, request_class = {}, {"log": "off"}, None
     if "keys" in request.param:
         keys = tmp_path / "keys.json"
-        headers = {auth.HEADER: auth.add_key(keys, "tester")}
+        headers = {auth.HEADER: auth.add_key(keys, "tester", "admin")}
         told |= {"keys": str(keys), "rate_limit": "1000000/minute"}
     if "class" in request.param:
         request_class = ChurnRequest

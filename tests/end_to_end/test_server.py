@@ -56,7 +56,7 @@ def server(
     request: pytest.FixtureRequest, repository: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("server")
-    auth.add_key(folder / "keys.json", "first")
+    (folder / "scraper").write_text(auth.add_key(folder / "keys.json", "scraper", "metrics"))
     flags = [*request.param.flags, "--keys", "keys.json", "--rate-limit", "5/minute"]
     started = Server(folder, str(repository), *flags)
     try:
@@ -93,7 +93,8 @@ class Customer:
         return float(self._metrics(sample))
 
     def _metrics(self, sample: str) -> float:
-        text = self._server.get("/metrics", headers=self._headers).text
+        headers = {auth.HEADER: (self._server.folder / "scraper").read_text()}
+        text = self._server.get("/metrics", headers=headers).text
         return sum(map(float, re.findall(sample + r" (\S+)", text)))
 
 

@@ -3,7 +3,7 @@
 from typing import Any
 
 from tabserve.errors import ModelNotReady
-from tabserve.http import Route, json_response
+from tabserve.http import METRICS, Route, json_response
 from tabserve.metrics import Metrics
 from tabserve.openapi import error_answer
 from tabserve.served import ServedModel
@@ -28,7 +28,7 @@ def server_routes(metrics: Metrics) -> list[Route]:
     healthy = _operation("Whether the process runs", _object({"status": {"type": "string"}}))
     return [
         Route("GET", "/health", health, public=True, operation=healthy),
-        Route("GET", "/metrics", exposition, operation=_metrics_operation()),
+        Route("GET", "/metrics", exposition, roles=METRICS, operation=_metrics_operation()),
     ]
 
 
