@@ -10,7 +10,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import Pipeline
 
 import tabserve
-from tabserve import trial
+from tabserve import runtime, trial
 from tabserve.artifact import Artifact
 from tabserve.checking import Finding, Report, check, show
 from tabserve.errors import ArtifactError
@@ -74,7 +74,7 @@ def test_a_sound_artefact_is_told_in_full_and_ends_with_0(folder: Path, pipeline
 @here
 def test_another_version_of_a_library_is_a_warning_and_ends_with_1(folder: Path) -> None:
     found = Artifact(folder).manifest.libraries["sklearn"]
-    others = {"sklearn": "1.0.0", "no-such-library": "2.0"}
+    others = {"sklearn": "1.0.0", "onnxruntime": "1.0.0", "no-such-library": "2.0"}
     edit_manifest(folder, lambda manifest: manifest["libraries"].update(others))
     report = check(str(folder))
     warnings = {row.subject: row.text for row in report.findings if row.verdict == "warning"}
@@ -83,8 +83,22 @@ def test_another_version_of_a_library_is_a_warning_and_ends_with_1(folder: Path)
     assert mend.startswith('Install what it was packed with: pip install "scikit-learn==1.0.0"')
     assert warnings == {
         "sklearn": f"packed with 1.0.0, {found} is installed here",
-        "no-such-library": "packed with 2.0, not installed here",
+        "onnxruntime": f"packed with 1.0.0, {runtime.VERSION} is installed here",
     }
+    told = findings(folder)["no-such-library"]
+    text = "packed with 2.0, not installed here; the graph needs none"
+    assert (told.verdict, told.text) == ("ok", text)
+    assert report.verdict == "It can be served, with 2 warnings."
+
+
+@here
+def test_files_that_the_manifest_does_not_name_are_told(folder: Path) -> None:
+    (folder / "notes.txt").write_text("x")
+    (folder / "cache").mkdir()
+    (folder / "cache" / "deep").symlink_to("/etc")
+    warned = [name for name, row in findings(folder).items() if row.verdict == "warning"]
+    assert warned == ["cache", "notes.txt"]
+    assert check(str(folder)).exit_code == 1
 
 
 @pytest.mark.parametrize("name", ["model.skops", "golden.jsonl"])
@@ -129,6 +143,18 @@ def test_what_was_measured_and_the_imports_of_a_pickle_are_told(pickled: Path) -
     assert {"memory", "one row", "batch", "load"} <= found.keys()
     assert told["exit_code"] == 1
     assert told["measured"]["worker_mib"] > told["measured"]["model_mib"]
+    assert told["measured"]["forked_mib"] is None
+    assert told["verdict"] == "It can be served, with 1 warning."
+
+
+@here
+def test_a_graph_costs_each_further_worker_less(folder: Path) -> None:
+    measured = check(str(folder)).measured
+    assert measured is not None
+    assert measured.forked_mib is not None and measured.worker_mib is not None
+    assert 0 < measured.forked_mib < measured.worker_mib
+    memory = findings(folder)["memory"].text
+    assert memory.endswith(f"shares most of it and adds at least {measured.forked_mib:.0f} MiB")
 
 
 def test_a_model_that_ends_its_process_is_refused(
@@ -150,15 +176,9 @@ def test_the_table_shows_brackets_as_they_are() -> None:
     console = Console(record=True, width=200, file=None, quiet=False)
     with console.capture() as capture:
         show(Report([Finding("x", "warning", "[red]x[/red], not [0.5]", "Say [1].")]), console)
-    assert capture.get().split() == [
-        "warning",
-        "x",
-        "[red]x[/red],",
-        "not",
-        "[0.5].",
-        "Say",
-        "[1].",
-    ]
+    first, last = capture.get().splitlines()
+    assert first.split() == ["warning", "x", "[red]x[/red],", "not", "[0.5].", "Say", "[1]."]
+    assert last == "It can be served, with 1 warning."
 
 
 @pytest.mark.parametrize(

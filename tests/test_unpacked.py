@@ -99,7 +99,10 @@ def test_check_warns_of_an_unproven_model(tmp_path: Path) -> None:
     folder = packing.pack_at_once(str(tmp_path / "m.json"), tmp_path, **options)
     report = checking.check(str(folder))
     assert report.exit_code == 1
-    assert "without sample rows" in {f.subject: f.text for f in report.findings}["golden rows"]
+    told = {f.subject: f.text for f in report.findings}
+    assert "without sample rows" in told["golden rows"]
+    assert told["memory"].endswith("each further worker takes as much")
+    assert {"load", "one row", "batch"} <= told.keys()
 
 
 def test_what_a_model_does_not_say_is_asked_for(tmp_path: Path) -> None:

@@ -4,10 +4,11 @@ Nothing of it is executed here, and no byte of a file is handed on before its ha
 """
 
 import hashlib
+import os
 import re
 import tempfile
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -262,6 +263,21 @@ class Artifact:
             for name in self.manifest.files
             if name.startswith(carried.PREFIX)
         }
+
+    def strangers(self) -> list[str]:
+        """What lies in the folder and is not named in the manifest. Links are not followed."""
+        known = {MANIFEST, SEAL, *self.manifest.files}
+        folders = {str(above) for name in known for above in PurePosixPath(name).parents}
+        found, waiting = [], [""]
+        while waiting:
+            below = waiting.pop()
+            for entry in os.scandir(self.folder / below):
+                name = below + entry.name
+                if name in folders and entry.is_dir(follow_symlinks=False):
+                    waiting.append(f"{name}/")
+                elif name not in known:
+                    found.append(name)
+        return sorted(found)
 
     def golden(self) -> GoldenRows:
         try:

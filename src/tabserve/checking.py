@@ -1,5 +1,6 @@
 """`tabserve check`: what an artefact is, and whether it may be served here."""
 
+from collections import Counter
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -17,7 +18,11 @@ from tabserve.trial import Trial
 Verdict = Literal["ok", "warning", "refused"]
 
 _EXIT_CODES: dict[Verdict, int] = {"ok": 0, "warning": 1, "refused": 2}
+_WORST: dict[int, Verdict] = {code: verdict for verdict, code in _EXIT_CODES.items()}
 _COLOURS: dict[Verdict, str] = {"ok": "green", "warning": "yellow", "refused": "red"}
+
+# Of features, and of files that do not belong there: a wide model has thousands.
+_MOST_SHOWN = 100
 
 
 @dataclass(frozen=True)
@@ -50,6 +55,7 @@ class Report:
         measured = None if self.measured is None else self.measured.model_dump()
         return {
             "exit_code": self.exit_code,
+            "verdict": self.verdict,
             "findings": [asdict(found) for found in self.findings],
             "measured": measured,
         }
@@ -57,6 +63,16 @@ class Report:
     @property
     def exit_code(self) -> int:
         return max((_EXIT_CODES[found.verdict] for found in self.findings), default=0)
+
+    @property
+    def verdict(self) -> str:
+        """All of it in a sentence."""
+        counts = Counter(found.verdict for found in self.findings)
+        if counts["refused"]:
+            return f"Serving would refuse it: {counts['refused']} refused."
+        if counts["warning"]:
+            return f"It can be served, with {counted(counts['warning'], 'warning')}."
+        return "It can be served."
 
 
 def check(path: str, *, allow_pickle: bool = False, allow_code: bool = False) -> Report:
@@ -95,6 +111,11 @@ def show(report: Report, console: Console) -> None:
         told = f"{found.text.rstrip('.')}. {found.mend}" if found.mend else found.text
         table.add_row(Text(found.verdict, colour), Text(found.subject), Text(told))
     console.print(table)
+    console.print(Text(report.verdict, _COLOURS[_WORST[report.exit_code]]))
+
+
+def counted(n: int, word: str) -> str:
+    return f"{n} {word}" if n == 1 else f"{n} {word}s"
 
 
 def _features(manifest: Manifest) -> str:
@@ -102,7 +123,10 @@ def _features(manifest: Manifest) -> str:
         f"{feature.name} ({feature.type}{', may be null' if feature.nullable else ''})"
         for feature in manifest.signature.features
     ]
-    return f"{len(names)} features: {', '.join(names)}"
+    shown = names[:_MOST_SHOWN]
+    others = len(names) - len(shown)
+    more = f" and {others} more" if others else ""
+    return f"{counted(len(names), 'feature')}: {', '.join(shown)}{more}"
 
 
 def _answer_fields(manifest: Manifest) -> tuple[str, ...]:
@@ -117,6 +141,9 @@ def _check_files(artifact: Artifact, report: Report) -> None:
             report.refuse(name, *_parted(str(error)))
         else:
             report.ok(name, f"{size:,} bytes, sha256 as packed")
+    for name in artifact.strangers()[:_MOST_SHOWN]:
+        text = "not named in the manifest, so nothing reads it and nothing vouches for it"
+        report.warn(name, text, "Remove it, unless you put it there yourself.")
 
 
 def _check_pickles(artifact: Artifact, report: Report) -> None:
@@ -152,7 +179,9 @@ def _check_libraries(manifest: Manifest, report: Report) -> None:
         found = libraries.installed(library)
         line = f"{libraries.installed_as(library)}=={packed}"
         mend = f'Install what it was packed with: pip install "{line}"; or pack it again here.'
-        if found is None:
+        if found is None and manifest.engine == "onnx" and library not in libraries.OF_GRAPHS:
+            report.ok(library, f"packed with {packed}, not installed here; the graph needs none")
+        elif found is None:
             report.warn(library, f"packed with {packed}, not installed here", mend)
         elif found == packed:
             report.ok(library, f"{found}, as packed")
@@ -174,17 +203,25 @@ def _check_model(artifact: Artifact, report: Report, allow_pickle: bool, allow_c
     if manifest.parity.unproven:
         text = "none: it was packed without sample rows, so nothing shows that it is the same"
         report.warn("golden rows", text, "Pack it with rows of its training data: --data ROWS.csv.")
-        return
-    report.ok("golden rows", _parity(manifest, found))
+    else:
+        report.ok("golden rows", _parity(manifest, found))
     for tried in manifest.parity.tried:
         made = f" ({tried.converter})" if tried.converter else ""
         report.ok(f"{tried.engine} engine{made}", _tried(tried))
     if found.worker_mib is not None and found.model_mib is not None:
-        text = f"a worker takes {found.worker_mib:.0f} MiB, {found.model_mib:.0f} with the model"
-        report.ok("memory", text)
-    report.ok("load", f"{found.load_s:.2f} s until it was proven")
+        report.ok("memory", _memory(found))
+    report.ok("load", f"{found.load_s:.2f} s until it can answer")
     report.ok("one row", f"{found.row_us:,.0f} µs now")
     report.ok("batch", f"{found.batch_us:,.0f} µs for {found.batch_rows} rows now")
+
+
+def _memory(found: Trial) -> str:
+    """What a worker costs, and what another one beside it does."""
+    told = f"a worker takes {found.worker_mib:.0f} MiB, {found.model_mib:.0f} of it for the model"
+    if found.forked_mib is None:
+        return f"{told}; each further worker takes as much"
+    adds = f"{found.forked_mib:.0f} MiB"
+    return f"{told}; each further worker shares most of it and adds at least {adds}"
 
 
 def _tell_trust(manifest: Manifest, report: Report) -> None:

@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from tabserve import parity
+from tabserve import parity, runtime
 from tabserve.artifact import GRAPH, REFUSED, Exactness, GoldenRows, Parity, Tried
 from tabserve.engines.onnx import OnnxEngine, safe_below
 from tabserve.engines.onnx_model import OnnxModelEngine
@@ -30,12 +30,16 @@ _DRAWN_ROWS = 1000
 
 @dataclass(frozen=True)
 class Choice:
-    """parity: the report. files, lowered: of the graph, where it was chosen."""
+    """parity: the report. files, lowered, libraries: of the graph, where it was chosen."""
 
     engine: Literal["native", "onnx", "function"]
     parity: Parity
     lowered: Lowered | None = None
     files: dict[str, bytes] = field(default_factory=dict)
+
+    @property
+    def libraries(self) -> dict[str, str]:
+        return {"onnxruntime": runtime.VERSION} if self.engine == "onnx" else {}
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from tabserve.artifact import Manifest
 _INSTALLED_AS = {"sklearn": ("scikit-learn",), "xgboost": ("xgboost", "xgboost-cpu")}
 
 # All that serving a graph needs of them.
-_OF_GRAPHS = frozenset({"numpy", "onnxruntime"})
+OF_GRAPHS = frozenset({"numpy", "onnxruntime"})
 
 
 def installed(library: str) -> str | None:
@@ -34,7 +34,7 @@ def others(manifest: Manifest) -> list[str]:
     used = {
         library: packed
         for library, packed in manifest.libraries.items()
-        if manifest.engine != "onnx" or library in _OF_GRAPHS
+        if manifest.engine != "onnx" or library in OF_GRAPHS
     }
     return [
         f"{library} {packed} when packed, {found} here"

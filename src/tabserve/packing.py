@@ -118,7 +118,7 @@ def pack(
         engine=choice.engine,
         lowered=choice.lowered,
         parity=choice.parity,
-        libraries=original.libraries(),
+        libraries=original.libraries() | choice.libraries,
         files={},
     )
     files = {stored.file_name(format): content for format, content in contents.items()}

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +17,8 @@ from pydantic import BaseModel, ConfigDict
 from tabserve import parity, repository
 from tabserve.artifact import Artifact
 from tabserve.errors import OperatorError, UntrustedModel
+from tabserve.signature import Signature
+from tabserve.types import Columns, Engine
 
 # A model that takes longer is not one to serve.
 _PATIENCE_S = 600
@@ -31,7 +34,8 @@ class Trial(BaseModel):
     difference: the largest of the golden rows. load_s: seconds until it was proven.
     row_us, batch_us: microseconds of one row, and of batch_rows in one call.
     worker_mib: what a worker that serves it takes by itself (PSS), of which model_mib came with the
-    model and its libraries; None where the system does not say.
+    model and its libraries; forked_mib: what each worker takes beside the first where they are
+    forked from one that has loaded the model. None where the system does not say, or they are not.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -45,6 +49,7 @@ class Trial(BaseModel):
     batch_rows: int = _BATCH_ROWS
     worker_mib: float | None = None
     model_mib: float | None = None
+    forked_mib: float | None = None
 
 
 def run(artifact: Artifact, *, allow_pickle: bool, allow_code: bool) -> Trial:
@@ -84,22 +89,33 @@ def measured(folder: Path, allow_pickle: bool, allow_code: bool) -> Trial:
         return Trial(refusal="loading", text=f"{type(error).__name__}: {error}")
     load_s = time.perf_counter() - began
     after = _pss_mib()
-    if artifact.manifest.parity.unproven:
-        return Trial(load_s=load_s, worker_mib=after)
-    rows = artifact.golden().rows
-    many = (rows * (_BATCH_ROWS // len(rows) + 1))[:_BATCH_ROWS]
     signature = artifact.manifest.signature
+    is_proven = not artifact.manifest.parity.unproven
+    rows = artifact.golden().rows if is_proven else [_made_up(signature)]
+    many = (rows * (_BATCH_ROWS // len(rows) + 1))[:_BATCH_ROWS]
+    one = parity.columns_of(signature, rows[:1])
+    # Before the batch, which begins threads.
+    forked = _forked_mib(loaded.engine, one) if artifact.manifest.engine == "onnx" else None
     return Trial(
         difference=loaded.difference,
         load_s=load_s,
-        row_us=_least_us(loaded.engine, parity.columns_of(signature, rows[:1])),
+        row_us=_least_us(loaded.engine, one),
         batch_us=_least_us(loaded.engine, parity.columns_of(signature, many)),
         worker_mib=after,
         model_mib=None if after is None or before is None else after - before,
+        forked_mib=forked,
     )
 
 
-def _least_us(engine: Any, columns: Any) -> float:
+def _made_up(signature: Signature) -> dict[str, Any]:
+    """A row of what the model itself says is usual, where it came without rows."""
+    return {
+        feature.name: feature.typical[0] if feature.typical else None
+        for feature in signature.features
+    }
+
+
+def _least_us(engine: Engine, columns: Columns) -> float:
     """Of several calls: others use the machine too."""
     samples = []
     for _ in range(_TIMED_CALLS):
@@ -112,11 +128,37 @@ def _least_us(engine: Any, columns: Any) -> float:
 
 
 def _pss_mib() -> float | None:
+    return _mib("Pss")
+
+
+def _mib(*kinds: str) -> float | None:
+    """Of this process, the sum of some lines of the kernel's."""
     try:
         lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
     except OSError:  # not Linux
         return None
-    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("Pss:"))
+    told = [line.split() for line in lines]
+    return sum(int(words[1]) / 1024 for words in told if words[0].rstrip(":") in kinds)
+
+
+def _forked_mib(engine: Engine, row: Columns) -> float | None:
+    """What a process takes by itself that is forked from this one and answers."""
+    receiver, sender = os.pipe()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # the child uses one thread
+        child = os.fork()
+    if child == 0:
+        try:
+            for _ in range(_TIMED_CALLS):
+                engine.predict(row)
+            os.write(sender, str(_mib("Private_Clean", "Private_Dirty")).encode())
+        finally:
+            os._exit(0)
+    os.close(sender)
+    with os.fdopen(receiver) as told:
+        text = told.read()
+    os.waitpid(child, 0)
+    return None if text in ("", "None") else float(text)
 
 
 if __name__ == "__main__":
