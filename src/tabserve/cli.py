@@ -1,5 +1,6 @@
 """The command line. Each command is thin and calls one function of the package."""
 
+import io
 import json
 import sys
 from collections.abc import Callable
@@ -20,6 +21,9 @@ class _Commands(click.Group):
     """Ends with one sentence, and not with a traceback, for every error that TabServe names."""
 
     def invoke(self, ctx: click.Context) -> Any:
+        # A file's name may hold what is no UTF-8; to print it must not fail.
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="backslashreplace")
         try:
             return super().invoke(ctx)
         except TabserveError as error:
