@@ -9,12 +9,14 @@ from typing import Any
 
 import pytest
 
+from tabserve import connection
 from tabserve.connection import Connection, Connections, Door
 from tabserve.errors import TooLarge
 from tabserve.exchange import Turn
 from tabserve.http import Dispatcher, Route, json_response
 from tabserve.logs import RequestLog
 from tabserve.metrics import Metrics
+from tabserve.receiving import Bounds
 from tabserve.types import Pending, Request, Response
 
 MAX_BODY = 100
@@ -114,7 +116,7 @@ class Server:
             ],
             metrics=Metrics(),
             log=RequestLog("off"),
-            max_body=MAX_BODY,
+            bounds=Bounds(max_body=MAX_BODY),
         )
 
     def _echo(self, request: Request) -> Response:
@@ -336,10 +338,18 @@ MANY = b"".join(b"x-%d: 1\r\n" % i for i in range(101))
         ([b"GET /" + b"a" * 8192 + b" HTTP/1.1\r\n\r\n"], 414, "target_too_long"),
         ([b"GET /" + b"a" * 5000, b"a" * 5000], 414, "target_too_long"),
         ([b"GET /echo HTTP/1.1\r\n" + MANY + b"\r\n"], 431, "headers_too_large"),
+        ([b"GET /echo HTTP/1.1\r\n" + b"x: 1\r\n" * 101 + b"\r\n"], 431, "headers_too_large"),
         ([b"GET /echo HTTP/1.1\r\nx: " + b"a" * 32769 + b"\r\n\r\n"], 431, "headers_too_large"),
         ([b"GET /echo HTTP/1.1\r\nx: ", *[b"a" * 9000] * 5], 431, "headers_too_large"),
     ],
-    ids=["target", "target in parts", "many headers", "large header", "header without an end"],
+    ids=[
+        "target",
+        "target in parts",
+        "many headers",
+        "one name many times",
+        "large header",
+        "header without an end",
+    ],
 )
 def test_a_head_beyond_its_limits_is_refused(parts: list[bytes], status: int, code: str) -> None:
     @on_a_wire
@@ -357,6 +367,48 @@ async def test_a_head_at_its_limits_is_read(wire: Wire, server: Server) -> None:
     target = b"/echo?" + b"a" * (8192 - 6)
     (answer,) = await wire.send(b"GET " + target + b" HTTP/1.1\r\nHost: x\r\n" + headers + b"\r\n")
     assert answer.status == 200
+
+
+@pytest.mark.parametrize("n_bytes", [32768, 32769])
+def test_headers_have_a_size_together(n_bytes: int) -> None:
+    @on_a_wire
+    async def sends(wire: Wire, server: Server) -> None:
+        first, second = b"a" * 20_000, b"a" * (n_bytes - 20_000 - len(b"hostxxy"))
+        head = b"GET /echo HTTP/1.1\r\nHost: x\r\nx: %s\r\ny: %s\r\n\r\n" % (first, second)
+        (answer,) = await wire.send(head)
+        assert answer.status == (200 if n_bytes == 32768 else 431)
+
+    sends()
+
+
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+def test_a_request_of_http_1_1_names_its_host(version: str) -> None:
+    @on_a_wire
+    async def sends(wire: Wire, server: Server) -> None:
+        (answer,) = await wire.send(b"GET /echo HTTP/%s\r\n\r\n" % version.encode())
+        assert answer.status == (200 if version == "1.0" else 400)
+
+    sends()
+
+
+@on_a_wire
+async def test_of_two_hosts_none_counts(wire: Wire, server: Server) -> None:
+    (answer,) = await wire.send(post(b"", "Host: y"))
+    assert (answer.status, told(answer)["error"]) == (400, "bad_request")
+
+
+@on_a_wire
+async def test_a_host_in_the_target_is_the_one_that_counts(wire: Wire, server: Server) -> None:
+    await wire.send(post(path="http://[::1]:80/echo?a"), post(path="http://u@x/echo"))
+    assert [request.headers["host"] for request in server.seen] == ["[::1]:80"]
+
+
+@on_a_wire
+async def test_what_follows_a_body_is_no_header(wire: Wire, server: Server) -> None:
+    head = b"POST /echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+    await wire.send(head, b"1\r\na\r\n0\r\nX-API-Key: k\r\nHost: y\r\n\r\n")
+    (request,) = server.seen
+    assert (request.headers["host"], "x-api-key" in request.headers) == ("x", False)
 
 
 @on_a_wire
@@ -488,5 +540,30 @@ def test_a_request_that_takes_too_long_to_come_is_told_so(sent: bytes) -> None:
         (answer,) = answers(wire.sent)
         assert (answer.status, told(answer)["error"], wire.is_closed) == (408, "timeout", True)
         assert server.seen == []
+
+    waits()
+
+
+def test_the_head_and_the_body_have_each_their_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr(connection, "monotonic", lambda: now)
+
+    @on_a_wire
+    async def waits(wire: Wire, server: Server) -> None:
+        nonlocal now
+        head, body = post(b"slow")[:-4], b"slow"
+        await wire.send(head[:9])
+        now = 9.0
+        await wire.send(head[9:], body[:1])
+        now = 18.0
+        await wire.send(body[1:2])  # nor does a byte now and then prolong it
+        wire.connection.expire(18.9)
+        await settled()
+        assert wire.sent == b""
+
+        wire.connection.expire(19.1)
+        await settled()
+        (answer,) = answers(wire.sent)
+        assert (answer.status, "whole body" in told(answer)["detail"]) == (408, True)
 
     waits()

@@ -22,23 +22,14 @@ from tabserve.errors import (
     ArrivedTooSlowly,
     BadRequest,
     ClientError,
-    HeadersTooLarge,
-    TargetTooLong,
 )
 from tabserve.exchange import Exchange, Turn
 from tabserve.http import Dispatcher
 from tabserve.types import Request, Response
 
-# For a request to come, and for the next one on a connection that stays.
-_RECEIVE_S = 10.0
-_IDLE_S = 15.0
 # A connection without a request stays so long once the server ends: one may be on its way.
 _LAST_REQUEST_S = 0.25
 _SWEEP_S = 1.0
-
-_MAX_TARGET_BYTES = 8 * 2**10
-_MAX_HEADERS = 100
-_MAX_HEADERS_BYTES = 32 * 2**10
 
 
 @dataclass(frozen=True)
@@ -105,7 +96,9 @@ class Connection(asyncio.Protocol):
         self._state = state
         self._parser = httptools.HttpRequestParser(self)
         self._turn = app.turn
-        self._max_body = app.dispatcher().max_body
+        self._bounds = bounds = app.dispatcher().bounds
+        self._max_body = bounds.max_body
+        self._max_headers, self._max_head_size = bounds.max_headers, bounds.max_header_bytes
         self._client = ""
         # The message that is being received.
         self._url = b""
@@ -115,6 +108,8 @@ class Connection(asyncio.Protocol):
         self._size = 0
         self._is_receiving = False
         self._has_head = False
+        self._is_body_timed = False
+        self._n_repeated = 0  # headers of a name that was there before
         self._head_size = 0  # of the headers that were read
         self._begun_size = 0  # of what came of a head that is not whole yet
         self._upgrade_left = 0
@@ -126,7 +121,7 @@ class Connection(asyncio.Protocol):
         self._queue: deque[tuple[Request, bool]] = deque()
         self._is_broken = False
         self._is_writable = True
-        self._expires = monotonic() + _RECEIVE_S
+        self._expires = monotonic() + bounds.receive_timeout_s
 
     # What the transport and the server tell.
 
@@ -174,7 +169,11 @@ class Connection(asyncio.Protocol):
         if now <= self._expires:
             return
         if self._is_receiving and self._exchange is None and self._size <= self._max_body:
-            self._refuse(ArrivedTooSlowly(f"Expected the whole request within {_RECEIVE_S:g} s."))
+            part = "body" if self._has_head else "head"
+            within = f"{self._bounds.receive_timeout_s:g} s"
+            self._refuse(
+                ArrivedTooSlowly(f"Expected the whole {part} of a request within {within}.")
+            )
         else:
             self._transport.close()
 
@@ -183,27 +182,36 @@ class Connection(asyncio.Protocol):
     def on_message_begin(self) -> None:
         self._url, self._path = b"", ""
         self._headers, self._body, self._size = {}, [], 0
-        self._is_receiving, self._has_head = True, False
-        self._head_size = self._begun_size = 0
+        self._is_receiving, self._has_head, self._is_body_timed = True, False, False
+        self._n_repeated = self._head_size = self._begun_size = 0
         if self._exchange is None:
-            self._expires = monotonic() + _RECEIVE_S
+            self._expires = monotonic() + self._bounds.receive_timeout_s
 
     def on_url(self, url: bytes) -> None:
         self._url += url
-        if len(self._url) > _MAX_TARGET_BYTES:
-            raise TargetTooLong(f"Expected a target of at most {_MAX_TARGET_BYTES} bytes.")
+        if len(self._url) > self._bounds.max_target:
+            raise self._bounds.target_too_long()
 
     def on_header(self, name: bytes, value: bytes) -> None:
         key, text = name.decode("latin-1").lower(), value.decode("latin-1")
-        headers = self._headers
-        headers[key] = f"{headers[key]},{text}" if key in headers else text
+        headers = self._headers if not self._has_head else {}  # behind the body: a trailer
+        if key in headers:
+            headers[key] = f"{headers[key]},{text}"
+            self._n_repeated += 1
+        else:
+            headers[key] = text
         self._head_size += len(name) + len(value)
-        if len(headers) > _MAX_HEADERS or self._head_size > _MAX_HEADERS_BYTES:
-            raise _headers_too_large()
+        n_headers = len(headers) + self._n_repeated
+        if n_headers > self._max_headers or self._head_size > self._max_head_size:
+            raise self._bounds.headers_too_large()
 
     def on_headers_complete(self) -> None:
         self._has_head = True
-        self._path = _path(self._url)
+        self._path, authority = _target(self._url)
+        if authority is not None:
+            self._headers["host"] = authority
+        elif "host" not in self._headers and self._parser.get_http_version() == "1.1":
+            raise BadRequest("Expected a Host header.")
         if self._headers.get("expect", "").lower() == "100-continue" and self._exchange is None:
             self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
@@ -240,8 +248,12 @@ class Connection(asyncio.Protocol):
             return data[upgrade.args[0] :]
         if self._is_receiving and not self._has_head:
             self._begun_size += len(data)
-            if self._begun_size > _MAX_TARGET_BYTES + _MAX_HEADERS_BYTES:
-                self._refuse(_headers_too_large())
+            if self._begun_size > self._bounds.max_target + self._max_head_size:
+                self._refuse(self._bounds.headers_too_large())
+        elif self._is_receiving and not self._is_body_timed:
+            self._is_body_timed = True
+            if self._exchange is None:
+                self._expires = monotonic() + self._bounds.receive_timeout_s
         return b""
 
     def _refuse(self, failure: ClientError) -> None:
@@ -299,7 +311,7 @@ class Connection(asyncio.Protocol):
             self._next()
         elif self._is_receiving and self._size > self._max_body:
             # Closing now would take the answer from a client that is still sending.
-            self._expires = monotonic() + _RECEIVE_S
+            self._expires = monotonic() + self._bounds.receive_timeout_s
         else:
             self._transport.close()
 
@@ -311,24 +323,27 @@ class Connection(asyncio.Protocol):
             if not self._queue:
                 self._transport.resume_reading()
         else:
-            self._expires = monotonic() + (_RECEIVE_S if self._is_receiving else _IDLE_S)
+            bounds = self._bounds
+            patience_s = bounds.receive_timeout_s if self._is_receiving else bounds.idle_timeout_s
+            self._expires = monotonic() + patience_s
 
     def _close_if_idle(self) -> None:
         if self._exchange is None and not self._queue and not self._is_receiving:
             self._transport.close()
 
 
-def _headers_too_large() -> HeadersTooLarge:
-    return HeadersTooLarge(
-        f"Expected at most {_MAX_HEADERS} headers of at most {_MAX_HEADERS_BYTES} bytes together."
-    )
-
-
 @lru_cache(maxsize=256)
-def _path(url: bytes) -> str:
-    """Raises HttpParserError for what is no request's target."""
-    path = (httptools.parse_url(url).path or b"").decode("ascii")
-    return unquote(path) if "%" in path else path
+def _target(url: bytes) -> tuple[str, str | None]:
+    """The path, and the host where the target names it, which then counts, not the header's (RFC
+    9112, 3.2.2). Raises HttpParserError for what is no request's target.
+    """
+    parsed = httptools.parse_url(url)
+    path = (parsed.path or b"").decode("ascii")
+    authority = None
+    if parsed.host is not None:
+        # As it was written: the parser takes the brackets from an IPv6 address.
+        authority = url.partition(b"//")[2].partition(b"/")[0].partition(b"?")[0].decode("ascii")
+    return unquote(path) if "%" in path else path, authority
 
 
 def _head(response: Response, defaults: list[tuple[bytes, bytes]], stays: bool) -> bytes:

@@ -26,7 +26,14 @@ from tabserve.request_class import (
     told_about_extra,
 )
 from tabserve.signature import Signature
-from tabserve.strict import LaxJSON, may_be_lax, refuse_too_many_keys, strictly_parsed
+from tabserve.strict import (
+    LaxJSON,
+    may_be_lax,
+    may_nest,
+    refuse_too_deep,
+    refuse_too_many_keys,
+    strictly_parsed,
+)
 
 _OBJECT = re.compile(rb"[ \t\r\n]*\{")
 
@@ -47,6 +54,7 @@ class RecordDecoder:
         request_class: type[BaseModel] | None = None,
         reserved: Sequence[str] = (),
         max_rows: int = 10_000,
+        max_depth: int = 64,
     ) -> None:
         self.request_class = (
             class_of(signature)
@@ -55,6 +63,7 @@ class RecordDecoder:
         )
         self._signature = signature
         self._max_rows = max_rows
+        self._max_depth = max_depth
         self._acceptance = Acceptance(signature, self.request_class)
         self._wire_name = self._acceptance.places.wire_name
         self._echoed = self._acceptance.echoes.fields
@@ -64,6 +73,8 @@ class RecordDecoder:
             feature: self._wire_name(field) for feature, field in self._acceptance.field_of.items()
         }
         self._lax_json = LaxJSON(self.request_class)
+        # Else what is nested has a key of its own, as what is lax has.
+        self._may_nest = may_nest(self.request_class)
         self._one = TypeAdapter(self.request_class)
         listed: Any = list[self.request_class]  # type: ignore[name-defined]
         # Up to the first record that is wrong: a small body can have millions of problems.
@@ -79,7 +90,10 @@ class RecordDecoder:
             record = self._one.validator.validate_json(body)
         except ValidationError as error:
             raise refusal(problems_of(error, ("body",))) from None
-        if self._lax_json.is_possible_in_one(body, record):
+        is_suspect = self._lax_json.is_possible_in_one(body, record)
+        if is_suspect or self._may_nest:
+            refuse_too_deep(body, self._max_depth)
+        if is_suspect:
             strictly_parsed(body)
         return self._acceptance.of_records([record], body, "record")
 
@@ -100,7 +114,8 @@ class RecordDecoder:
                 raise too_many_rows(self._max_rows) from None
             raise refusal(problems) from None
         sent = {field: getattr(columns, field) for field in columns.model_fields_set}
-        if may_be_lax(body, n_keys=1 + len(sent)):
+        if self._may_nest or may_be_lax(body, n_keys=1 + len(sent)):
+            refuse_too_deep(body, self._max_depth)
             strictly_parsed(body)
         n_rows = common_length({self._wire_name(field): sent[field] for field in sent})
         left_out = {
@@ -132,7 +147,10 @@ class RecordDecoder:
             if len(problems[0]["loc"]) > 1:
                 problems = self._problems_of_rows(body) or problems
             raise refusal(problems) from None
-        if self._lax_json.is_possible_in(body, records):
+        is_suspect = self._lax_json.is_possible_in(body, records)
+        if is_suspect or self._may_nest:
+            refuse_too_deep(body, self._max_depth, n_records=len(records))
+        if is_suspect:
             strictly_parsed(body)
         return self._acceptance.of_records(records, body, "list")
 
@@ -169,6 +187,7 @@ class RecordDecoder:
         return Reported(records, {}, records.n_rows)
 
     def _reported(self, body: bytes, error: InvalidInput) -> Reported:
+        refuse_too_deep(body, self._max_depth)
         parsed = strictly_parsed(body)
         is_columns = isinstance(parsed, dict)
         rows = rows_of_columns(parsed, self._max_rows) if is_columns else parsed

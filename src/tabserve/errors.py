@@ -12,6 +12,8 @@ TabserveError                                    code                    status
 │   ├── TooLarge                                 too_large               413
 │   ├── TargetTooLong                            target_too_long         414
 │   ├── UnsupportedMediaType                     unsupported_media_type  415
+│   │   └── UnsupportedCoding                    unsupported_media_type  415
+│   ├── Misdirected                              misdirected             421
 │   ├── InvalidInput                             invalid_input           422
 │   │   └── InvalidJSON                          invalid_json            422
 │   ├── RateLimited                              rate_limited            429
@@ -110,9 +112,21 @@ class TargetTooLong(ClientError):
 
 
 class UnsupportedMediaType(ClientError):
-    """The Content-Type is not application/json."""
+    """The Content-Type is not application/json, or the Content-Encoding not gzip."""
 
     code, status = "unsupported_media_type", 415
+
+
+class UnsupportedCoding(UnsupportedMediaType):
+    """Of the body: `accepted` is what may stand in Content-Encoding."""
+
+    accepted = "gzip, identity"
+
+
+class Misdirected(ClientError):
+    """The request is meant for another server."""
+
+    code, status = "misdirected", 421
 
 
 class InvalidInput(ClientError):

@@ -26,11 +26,14 @@ from tabserve.errors import (
     NotFound,
     RateLimited,
     TabserveError,
-    TooLarge,
+    UnsupportedCoding,
+    UnsupportedMediaType,
 )
+from tabserve.hosts import Hosts
 from tabserve.limits import RateLimiter
 from tabserve.logs import LogLine, RequestLog
 from tabserve.metrics import Metrics
+from tabserve.receiving import Bounds
 from tabserve.types import Handler, Pending, Request, Response, new_ids, timestamp
 
 logger = logging.getLogger("tabserve")
@@ -45,13 +48,15 @@ PREDICT: frozenset[Role] = frozenset({"predict", "admin"})
 METRICS: frozenset[Role] = frozenset({"metrics", "admin"})
 ADMIN: frozenset[Role] = frozenset({"admin"})
 
+JSON_TYPE = "application/json"
+
 
 @dataclass(frozen=True)
 class Route:
     """One method on one exact path.
 
     public: needs no key. limited: counts against the rate limit.
-    roles: of the keys that it takes.
+    roles: of the keys that it takes. takes: the type of the body, where it reads one.
     template: the path with the names of models and versions left open, under which its latency is
     counted; the path itself where left out.
     operation: its OpenAPI operation; None keeps it out of the document.
@@ -63,6 +68,7 @@ class Route:
     public: bool = False
     limited: bool = False
     roles: frozenset[Role] = ANY_ROLE
+    takes: str = ""
     operation: dict[str, Any] | None = field(default=None, compare=False)
     template: str = ""
 
@@ -75,7 +81,8 @@ class Route:
 class Dispatcher:
     """Takes every request through route, key, rate limit, size and handler, to a response.
 
-    keys, limiter: None where there are none. clock: monotonic.
+    keys, limiter: None where there are none. hosts: the names that it answers to.
+    bounds: of what is taken of a request. clock: monotonic.
     """
 
     def __init__(
@@ -86,11 +93,13 @@ class Dispatcher:
         log: RequestLog,
         keys: Keys | None = None,
         limiter: RateLimiter | None = None,
-        max_body: int = 4 * 2**20,
+        hosts: Hosts | None = None,
+        bounds: Bounds = Bounds(),  # noqa: B008 - it cannot be changed
         deadline_s: float = 30.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.max_body = max_body
+        self.bounds = bounds
+        self._hosts = hosts or Hosts()
         self._metrics = metrics
         self._log = log
         self._keys = keys
@@ -159,15 +168,22 @@ class Dispatcher:
         """The request's route, past key, rate limit and size."""
         if request.failure is not None:
             raise request.failure
-        route = self._route(request)
+        route, headers = self._route(request), request.headers
+        host = headers.get("host")
+        if host not in self._hosts.usual:
+            self._hosts.check(host, is_public=route is not None and route.public)
         if route is None:
             self._holder(request, ANY_ROLE)  # no stranger is told which routes there are
             raise self._no_such(request)
         client = request.client if route.public else self._holder(request, route.roles)
         if route.limited and self._limiter is not None:
             self._admit(client, self._limiter)
-        if len(request.body) > self.max_body:
-            raise TooLarge(f"Expected a body of at most {self.max_body} bytes.")
+        if len(request.body) > self.bounds.max_body:
+            raise self.bounds.body_too_large()
+        if route.takes:
+            _refuse_another_type(headers.get("content-type"), route.takes)
+            if "content-encoding" in headers:
+                request.body = self.bounds.decoded(request.body, headers["content-encoding"])
         return route
 
     def _route(self, request: Request) -> Route | None:
@@ -259,6 +275,16 @@ class _Finished:
         return [common | line for line in log()] if log else [common]
 
 
+def _refuse_another_type(given: str | None, expected: str) -> None:
+    """A request that does not say what it sends is taken to send what is expected."""
+    if not given or given == expected:
+        return
+    if given.partition(";")[0].strip().lower() != expected:
+        raise UnsupportedMediaType(
+            f"Expected the header Content-Type: {expected}, got another type."
+        )
+
+
 def json_response(content: Any, status: int = 200) -> Response:
     return Response(status, orjson.dumps(content))
 
@@ -268,6 +294,8 @@ def error_response(error: TabserveError, request_id: str) -> Response:
     response = json_response(error_body(error) | {"request_id": request_id}, error.status)
     if isinstance(error, MethodNotAllowed):
         response.headers["Allow"] = ", ".join(error.allowed)
+    if isinstance(error, UnsupportedCoding):
+        response.headers["Accept-Encoding"] = error.accepted
     retry_after_s = getattr(error, "retry_after_s", None)
     if retry_after_s is not None:
         # Whole seconds, and never before the moment itself.

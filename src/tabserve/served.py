@@ -49,12 +49,13 @@ class ServedModel:
         workers: int = 1,
         max_queue: int = 1000,
         max_rows: int = 10_000,
+        max_depth: int = 64,
         on_refused: Callable[[Exception], None] = lambda error: None,
     ) -> None:
         self.manifest = artifact.manifest
         self.renderer = Renderer(self.manifest.targets, self.manifest.output)
         self.decoder = RecordDecoder(
-            self.manifest.signature, request_class, self.renderer.fields, max_rows
+            self.manifest.signature, request_class, self.renderer.fields, max_rows, max_depth
         )
         self._features = self.manifest.signature.features
         self._names = [feature.name for feature in self._features]

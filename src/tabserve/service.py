@@ -12,6 +12,7 @@ from tabserve import openapi
 from tabserve.artifact import Artifact
 from tabserve.auth import Keys
 from tabserve.errors import InvalidSettings
+from tabserve.hosts import Hosts
 from tabserve.http import Dispatcher, Route
 from tabserve.importing import imported, request_class
 from tabserve.limits import RateLimiter
@@ -19,6 +20,7 @@ from tabserve.logs import RequestLog
 from tabserve.metrics import Metrics
 from tabserve.models import Models, Named
 from tabserve.protocols import admin, docs, models, records, status
+from tabserve.receiving import Bounds
 from tabserve.served import ServedModel, refusal_sentence
 from tabserve.settings import PROCESS_SETTINGS, Rate, Settings
 
@@ -166,6 +168,8 @@ class Service:
                     metrics=self.metrics,
                     log=self._log,
                     keys=self._keys,
+                    hosts=Hosts(self.settings.allowed_hosts),
+                    bounds=self._bounds(),
                     deadline_s=self.settings.deadline,
                 )
         return self._admin_dispatcher
@@ -189,8 +193,21 @@ class Service:
             log=self._log,
             keys=self._keys,
             limiter=self._limiter(),
-            max_body=settings.max_body,
+            hosts=Hosts(settings.allowed_hosts),
+            bounds=self._bounds(),
             deadline_s=settings.deadline,
+        )
+
+    def _bounds(self) -> Bounds:
+        settings = self.settings
+        return Bounds(
+            max_body=settings.max_body,
+            max_ratio=settings.max_ratio,
+            max_target=settings.max_target,
+            max_headers=settings.max_headers,
+            max_header_bytes=settings.max_header_bytes,
+            receive_timeout_s=settings.receive_timeout,
+            idle_timeout_s=settings.idle_timeout,
         )
 
     def _limiter(self) -> RateLimiter | None:
@@ -212,6 +229,7 @@ class Service:
             workers=settings.workers,
             max_queue=settings.max_queue,
             max_rows=settings.max_rows,
+            max_depth=settings.max_depth,
         )
 
     def _request_class_of(self, name: str) -> type[BaseModel] | None:

@@ -148,6 +148,31 @@ class Settings(BaseModel):
     max_rows: int = _setting(
         10_000, "Records of one batch; past it the answer is 413.", "rows", ge=1
     )
+    max_depth: int = _setting(
+        64, "Nesting of a JSON body; what is deeper is a 422.", "levels", ge=3, le=128
+    )
+    max_ratio: int = _setting(
+        100, "A gzip body may grow to so many times its size; past it the answer is 413.", ge=1
+    )
+    max_target: int = _setting(
+        8 * 2**10, "Size of a request's target; past it the answer is 414.", "bytes", ge=64
+    )
+    max_headers: int = _setting(100, "Headers of a request; past it the answer is 431.", ge=10)
+    max_header_bytes: int = _setting(
+        32 * 2**10, "Size of them together; past it the answer is 431.", "bytes", ge=1024
+    )
+    receive_timeout: float = _setting(
+        10.0, "Time in which the head of a request has to come, and again its body; past it the "
+        "answer is 408.", "s", gt=0, le=3600
+    )  # fmt: skip
+    idle_timeout: float = _setting(
+        15.0, "A connection on which no request comes is closed.", "s", gt=0, le=3600
+    )
+    allowed_hosts: tuple[str, ...] = _setting(
+        (), "Names, without ports, that requests may have in their Host header, separated by "
+        "commas; *.example.org is all below one. Others are a 421 where a route is not public. "
+        "Any name where left out."
+    )  # fmt: skip
     log: str = _setting("-", "Where log lines go: a file, - for standard output, or off.")
     hide: tuple[str, ...] = _setting(
         (), "Fields left out of the prediction log, separated by commas."
@@ -164,7 +189,7 @@ class Settings(BaseModel):
         is_link = isinstance(value, str) and value.startswith("tcp://")
         return cls.model_fields["port"].default if is_link else value
 
-    @field_validator("hide", mode="before")
+    @field_validator("hide", "allowed_hosts", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
         return (

@@ -1,13 +1,17 @@
-"""What pydantic-core lets pass and JSON does not allow: a key twice, NaN, Infinity.
+"""What pydantic-core lets pass and we do not: a key twice, NaN, Infinity, 1e400, deep nesting.
 
 It is looked for after validation, and in full only where the bytes can hold it: parsing twice would
 cost as much again as the whole validation.
 """
 
-from collections.abc import Sequence
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jiter
+import numpy as np
 from pydantic import BaseModel
 
 from tabserve.errors import InvalidInput
@@ -19,6 +23,20 @@ MAX_KEYS = 10_000
 
 # With more keys to count, parsing twice costs less.
 _MAX_COUNTED = 16
+
+# What a number has that is none as a double.
+_HUGE = re.compile(rb"[0-9][eE]\+?[0-9]{3}|[0-9]{309}")
+
+# Of nesting: +1 where a bracket opens, -1 where it closes.
+_STEPS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
+_NO_BRACKETS = bytes(set(range(256)) - set(b"[{]}"))
+
+# Of pydantic's schemas, those of values without parts.
+_PLAIN = {
+    "int", "float", "str", "bool", "none", "literal", "enum", "date", "datetime", "time", "decimal",
+    "uuid", "timedelta",
+}  # fmt: skip
+_AROUND_PLAIN = {"nullable", "default", "union", "model-field", "function-after"}
 
 
 class LaxJSON:
@@ -77,10 +95,56 @@ def refuse_too_many_keys(body: bytes) -> None:
             raise InvalidInput([{"loc": ("body",), "msg": message, "type": "too_many_keys"}])
 
 
+def refuse_too_deep(body: bytes, max_depth: int, n_records: int = 1) -> None:
+    """n_records: that are known to be in it, none within another.
+
+    Raises InvalidInput. pydantic-core itself refuses what is deeper than 200.
+    """
+    if body.count(b"[") + body.count(b"{") < max_depth + n_records:
+        return
+    if b"\\" in body:
+        body = body.replace(rb"\\", b"").replace(rb"\"", b"")
+    outside_strings = b"".join(body.split(b'"')[::2])
+    steps = np.frombuffer(outside_strings.translate(_STEPS, _NO_BRACKETS), np.int8)
+    if steps.cumsum(dtype=np.int32).max(initial=0) > max_depth:
+        message = f"Input should be nested at most {max_depth} deep"
+        raise InvalidInput([{"loc": ("body",), "msg": message, "type": "too_deep"}])
+
+
+def may_nest(request_class: type[BaseModel]) -> bool:
+    """Whether a field takes more than a plain value, by pydantic's own schema."""
+    schema: Any = request_class.__pydantic_core_schema__
+    while schema["type"] == "function-after":
+        schema = schema["schema"]
+    if schema["type"] != "model" or schema["schema"]["type"] != "model-fields":
+        return True
+    return not all(map(_is_plain, schema["schema"]["fields"].values()))
+
+
+def _is_plain(schema: Any) -> bool:
+    if isinstance(schema, tuple):  # one of a union, with its label
+        return _is_plain(schema[0])
+    if not isinstance(schema, Mapping):
+        return False
+    if schema["type"] in _AROUND_PLAIN:
+        return all(map(_is_plain, schema.get("choices") or [schema.get("schema")]))
+    return schema["type"] in _PLAIN
+
+
 def strictly_parsed(body: bytes) -> Any:
     """Raises InvalidJSON."""
     try:
-        return jiter.from_json(body, allow_inf_nan=False, catch_duplicate_keys=True)
+        parsed = jiter.from_json(body, allow_inf_nan=False, catch_duplicate_keys=True)
+        if _HUGE.search(body):
+            json.loads(body, parse_float=_finite)
+        return parsed
     except ValueError as error:
         message = shortened(f"Invalid JSON: {error}")
         raise refusal([{"loc": ("body",), "msg": message, "type": "json_invalid"}]) from None
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if math.isinf(number):
+        raise ValueError("number out of range")
+    return number

@@ -42,9 +42,14 @@ class Admin:
         main: bool = False,
         **body: Any,
     ) -> Response:
-        core = self.service.dispatcher() if main else self.service.admin_dispatcher()
         headers = {} if role is None else {"x-api-key": self.keys[role]}
-        return respond(core, Request(method, path, headers, orjson.dumps(body), "127.0.0.1"))
+        return self.send(method, path, orjson.dumps(body), headers, main=main)
+
+    def send(
+        self, method: str, path: str, body: bytes, headers: dict[str, str], *, main: bool = False
+    ) -> Response:
+        core = self.service.dispatcher() if main else self.service.admin_dispatcher()
+        return respond(core, Request(method, path, headers, body, "127.0.0.1"))
 
     def live(self) -> str:
         return str(orjson.loads(self("GET", "/models", main=True).body)["models"][0]["live"])
@@ -142,3 +147,40 @@ def test_a_single_version_has_nothing_to_promote(line: Path, tmp_path: Path) -> 
         answer = alone("POST", f"/models/line/{action}", **body)
         assert refused(answer) == (409, "conflict", detail)
     alone.service.close()
+
+
+@pytest.mark.parametrize(
+    ("body", "headers", "status"),
+    [
+        (b'{"shadow":"1.0.0","share":NaN}', {}, 422),
+        (b'{"shadow":"1.0.0","share":1e400}', {}, 422),
+        (b'{"shadow":"2.0.0","shadow":"1.0.0"}', {}, 422),
+        (b'{"shadow":"1.0.0\\ud800"}', {}, 422),
+        (b'{"shadow":"1.0.0\xff"}', {}, 422),
+        (b'{"shadow":"1.0.0"}', {"content-type": "text/plain"}, 415),
+        (b'{"shadow":"1.0.0"}', {"content-encoding": "br"}, 415),
+        (b'{"shadow":"1.0.0"}', {"content-encoding": "gzip"}, 400),
+        (b'{"shadow":%s}' % (b"[" * 10**5), {}, 422),
+        (b'{"shadow":"1.0.0"}'.ljust(4 * 2**20 + 1), {}, 413),
+        (b'{"shadow":"1.0.0"}', {"host": "a,b"}, 400),
+    ],
+    ids=[
+        "NaN",
+        "1e400",
+        "twice",
+        "surrogate",
+        "no UTF-8",
+        "type",
+        "coding",
+        "no gzip",
+        "deep",
+        "large",
+        "host",
+    ],
+)
+def test_what_is_asked_for_is_read_as_strictly_as_records(
+    admin: Admin, body: bytes, headers: dict[str, str], status: int
+) -> None:
+    key = {"x-api-key": admin.keys["admin"]}
+    assert admin.send("POST", "/models/line/rollout", body, key | headers).status == status
+    assert told(admin("GET", "/models/line/rollout"))["rollout"] is None

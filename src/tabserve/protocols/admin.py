@@ -7,8 +7,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tabserve import releases
 from tabserve.errors import Conflict, InvalidInput, OperatorError
-from tabserve.http import ADMIN, Route, json_response
+from tabserve.http import ADMIN, JSON_TYPE, Route, json_response
 from tabserve.models import Models
+from tabserve.strict import strictly_parsed
 from tabserve.types import Handler, Pending, Request, Response
 
 T = TypeVar("T", bound=BaseModel)
@@ -76,18 +77,29 @@ def routes(models: Models, name: str) -> list[Route]:
         ("POST", "/rollout"): begin,
         ("DELETE", "/rollout"): stop,
     }
+    # Of those that read no body none is asked for its type.
+    reading = {("POST", "/promote"), ("POST", "/rollout")}
     return [
-        Route(method, path, handler, roles=ADMIN, template=path)
+        Route(
+            method,
+            path,
+            handler,
+            roles=ADMIN,
+            takes=JSON_TYPE if (method, path) in reading else "",
+            template=path,
+        )
         for (method, path), handler in actions.items()
     ]
 
 
 def _read(kind: type[T], body: bytes) -> T:
     try:
-        return kind.model_validate_json(body)
+        asked = kind.model_validate_json(body)
     except ValidationError as error:
         found = error.errors(include_url=False, include_input=False, include_context=False)
         raise InvalidInput(
             [{"loc": ("body", *each["loc"]), "msg": each["msg"], "type": each["type"]}
              for each in found]
         ) from None  # fmt: skip
+    strictly_parsed(body)
+    return asked

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import parse_qsl
 
-from tabserve.errors import BadRequest, InvalidInput, TabserveError, UnsupportedMediaType
-from tabserve.http import PREDICT, Route, error_body, json_response, told
+from tabserve.errors import BadRequest, InvalidInput, TabserveError
+from tabserve.http import JSON_TYPE, PREDICT, Route, error_body, json_response, told
 from tabserve.openapi import PROBLEM
 from tabserve.output import Prediction
 from tabserve.predictor import Outcome
@@ -13,8 +13,6 @@ from tabserve.served import ServedModel
 from tabserve.types import Pending, Request, Response
 
 JSON = dict[str, Any]
-
-_CONTENT_TYPE = "application/json"
 
 _PROBLEM = {"$ref": "#/components/schemas/Problem"}
 _WARNINGS: JSON = {
@@ -36,7 +34,6 @@ _ON_ERROR: JSON = {
 
 def routes(model: ServedModel) -> list[Route]:
     def predict(request: Request) -> Pending:
-        require_json(request)
         record = model.decoder.one(request.body)
 
         def then(answers: list[Prediction]) -> Response:
@@ -47,7 +44,6 @@ def routes(model: ServedModel) -> list[Route]:
         return Pending(model.answers(record, request.deadline), then)
 
     def predict_batch(request: Request) -> Pending | Response:
-        require_json(request)
         if _on_error(request.query) == "report":
             return report(request)
         records = model.decoder.batch(request.body)
@@ -97,6 +93,7 @@ def routes(model: ServedModel) -> list[Route]:
             predict,
             limited=True,
             roles=PREDICT,
+            takes=JSON_TYPE,
             operation=_operation("Predict one record", record, prediction, examples),
         ),
         Route(
@@ -105,6 +102,7 @@ def routes(model: ServedModel) -> list[Route]:
             predict_batch,
             limited=True,
             roles=PREDICT,
+            takes=JSON_TYPE,
             operation=_operation(
                 "Predict a list of records, or columns, with one call of the model",
                 {
@@ -202,23 +200,12 @@ def _told_errors(rows: Mapping[int, Outcome], request_id: str) -> dict[int, Tabs
     return errors
 
 
-def require_json(request: Request) -> None:
-    """A request that does not say what it sends is taken to send JSON."""
-    given = request.headers.get("content-type") or _CONTENT_TYPE
-    if given == _CONTENT_TYPE:
-        return
-    if given.partition(";")[0].strip().lower() != _CONTENT_TYPE:
-        raise UnsupportedMediaType(
-            f"Expected the header Content-Type: {_CONTENT_TYPE}, got another type."
-        )
-
-
 def _operation(summary: str, body: JSON, answer: JSON, examples: list[Any]) -> JSON:
     named = {f"example_{i}": {"value": example} for i, example in enumerate(examples, 1)}
     content: JSON = {"schema": body} | ({"examples": named} if named else {})
     return {
         "summary": summary,
         "tags": ["prediction"],
-        "requestBody": {"required": True, "content": {_CONTENT_TYPE: content}},
-        "responses": {"200": {"description": "OK", "content": {_CONTENT_TYPE: {"schema": answer}}}},
+        "requestBody": {"required": True, "content": {JSON_TYPE: content}},
+        "responses": {"200": {"description": "OK", "content": {JSON_TYPE: {"schema": answer}}}},
     }

@@ -47,7 +47,8 @@ def serve(service: "Service", listeners: list[Listener], grace_s: int) -> int:
         # A thread holds its request while that waits, and is made when it is first needed.
         "threads": min(settings.max_queue + _SPARE_THREADS, _MOST_THREADS),
         "worker_connections": 2 * _MOST_THREADS,
-        "limit_request_line": 8190,
+        "limit_request_line": 8190,  # the most that it knows
+        "limit_request_fields": settings.max_headers,
         "forwarder_headers": "",  # else a local client's SCRIPT_NAME header counts
         "loglevel": "warning",
         "graceful_timeout": grace_s,

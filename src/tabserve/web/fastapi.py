@@ -89,7 +89,7 @@ def _endpoint(app: App, elsewhere: ASGIApp) -> ASGIApp:
             await elsewhere(scope, receive, send)
             return
         core = app.dispatcher()
-        body = await _body(receive, core.max_body)
+        body = await _body(receive, core.bounds.max_body)
         if body is None:
             return
         request = _request(scope, body)

@@ -2,9 +2,10 @@
 
 from collections.abc import Callable
 
-from tabserve.errors import BadRequest, MissingExtra
+from tabserve.errors import BadRequest, ClientError, MissingExtra
 from tabserve.exchange import respond
 from tabserve.http import Dispatcher
+from tabserve.receiving import Bounds
 from tabserve.types import Request
 
 try:
@@ -33,7 +34,7 @@ def app(dispatcher: Callable[[], Dispatcher]) -> flask.Flask:
 
     def endpoint(path: str) -> flask.Response:
         core = dispatcher()
-        body, failure = _body(core.max_body)
+        body, failure = _body(core.bounds)
         request = Request(
             method=flask.request.method,
             path=_path(flask.request.environ.get("PATH_INFO", "")),
@@ -59,12 +60,18 @@ def app(dispatcher: Callable[[], Dispatcher]) -> flask.Flask:
     return made
 
 
-def _body(limit: int) -> tuple[bytes, BadRequest | None]:
-    """The body, or its beginning where it is longer than the limit, and what kept it from being
-    read.
+def _body(bounds: Bounds) -> tuple[bytes, ClientError | None]:
+    """The body, or its beginning where it is longer than the bound, and what is wrong with the
+    request as it came.
     """
+    asked = flask.request
+    if len(asked.environ.get("RAW_URI", "")) > bounds.max_target:
+        return b"", bounds.target_too_long()
+    sizes = [len(name) + len(value) for name, value in asked.headers.items()]
+    if len(sizes) > bounds.max_headers or sum(sizes) > bounds.max_header_bytes:
+        return b"", bounds.headers_too_large()
     try:
-        return flask.request.stream.read(limit + 1), None
+        return asked.stream.read(bounds.max_body + 1), None
     except (OSError, werkzeug.exceptions.BadRequest):  # such as a chunk without its size
         return b"", BadRequest("The body could not be read to its end.")
 
