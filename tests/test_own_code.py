@@ -14,7 +14,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
 import tabserve
-from tabserve import carried, repository
+from tabserve import carried, code_folder, repository
 from tabserve.artifact import Artifact
 from tabserve.errors import ArtifactError, PackError, UntrustedModel
 from tests.functions import described, doubled
@@ -65,7 +65,7 @@ def pack(model: Any, out: Path, version: str = "1", **options: Any) -> Artifact:
 
 def pack_pipeline(code: Path, out: Path, version: str = "1", **options: Any) -> Artifact:
     """One with a transformer of the folder's own."""
-    with carried.importable(carried.read(code), code):
+    with carried.importable(code_folder.read(code).files, code):
         from steps import Times  # type: ignore[import-not-found]
     model = make_pipeline(Times(), LinearRegression()).fit(ROWS, [1.0, 2.0, 3.0, 4.0])
     artifact = pack(model, out, version, code=code, **options)
@@ -121,7 +121,7 @@ def test_each_version_computes_with_the_modules_that_it_carries(code: Path, tmp_
 
 
 def test_a_carried_function_reads_what_lies_beside_it(code: Path, tmp_path: Path) -> None:
-    with carried.importable(carried.read(code), code):
+    with carried.importable(code_folder.read(code).files, code):
         from steps import plus
     artifact = pack(plus, tmp_path / "models", code=code)
     forget()
@@ -164,13 +164,56 @@ def test_a_folder_that_cannot_be_carried_is_refused(
 ) -> None:
     (tmp_path / name).write_text("")
     with pytest.raises(PackError, match=message):
-        carried.read(tmp_path)
+        code_folder.read(tmp_path)
+
+
+def test_modules_and_package_data_are_carried_and_what_is_left_out_is_told(
+    code: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (code / "venv").mkdir()
+    (code / "steps" / "data").mkdir()
+    for name in ("venv/pyvenv.cfg", "venv/x.py", "keys.json", "rows.csv", "notes.py", ".env",
+                 "steps/api_key.txt", "steps/x.pem", "steps/data/x.json"):  # fmt: skip
+        (code / name).write_text("")
+    (code / "steps" / "large.bin").write_bytes(bytes(code_folder.MOST_FILE_BYTES + 1))
+    (code / "steps" / "passwd").symlink_to("/etc/passwd")
+    (code / "steps" / "linked.txt").symlink_to("/etc/hostname")
+
+    pack(doubled, tmp_path / "models", code=code)
+
+    found = code_folder.read(code)
+    assert list(found.files) == [
+        "notes.py", "steps/__init__.py", "steps/numbers.py", "steps/words.txt",
+        "steps/data/x.json",
+    ]  # fmt: skip
+    assert found.left_out == {
+        "venv/": "installed or generated",
+        "keys.json": "called as secrets are",
+        "rows.csv": "no module, and not in a package",
+        "steps/api_key.txt": "called as secrets are",
+        "steps/large.bin": "more than 1048576 bytes",
+        "steps/linked.txt": "no ordinary file",
+        "steps/passwd": "called as secrets are",
+        "steps/x.pem": "called as secrets are",
+    }
+    assert found.told in [record.getMessage() for record in caplog.records]
+
+
+@pytest.mark.parametrize(
+    ("limit", "value"), [("MOST_FILES", 1), ("MOST_BYTES", 10), ("MOST_LOOKED_AT", 2)]
+)
+def test_a_folder_of_too_much_is_refused(
+    code: Path, limit: str, value: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(code_folder, limit, value)
+    with pytest.raises(PackError, match="more than"):
+        code_folder.read(code)
 
 
 def test_a_model_file_that_needs_carried_modules_is_packed(code: Path, tmp_path: Path) -> None:
     from tabserve import packing
 
-    with carried.importable(carried.read(code), code):
+    with carried.importable(code_folder.read(code).files, code):
         from steps import Times
     model = make_pipeline(Times(), LinearRegression()).fit(ROWS, [1.0, 2.0, 3.0, 4.0])
     joblib.dump(model, tmp_path / "m.joblib")

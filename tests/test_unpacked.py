@@ -1,5 +1,7 @@
 """A model that is not packed, served at once from its file."""
 
+import logging
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder
 
-from tabserve import Service, checking, packing, server, unpacked
+from tabserve import Service, checking, packing, server, telling, unpacked
 from tabserve.errors import InvalidSettings, OperatorError, PackError
 from tests.functions import doubled
 from tests.serving import Client, client_of, settings
@@ -129,12 +131,34 @@ def flags_of(monkeypatch: pytest.MonkeyPatch, **flags: Any) -> dict[str, Any]:
     return told
 
 
-def test_the_folder_goes_with_the_server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_folder_goes_with_the_server_and_each_step_is_told(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     boosted(tmp_path / "m.json")
     told = flags_of(monkeypatch, path=str(tmp_path / "m.json"), port="0")
     assert told["was_there"]
     assert not Path(told["path"]).exists()
     assert "allow_code" not in told
+    assert capsys.readouterr().err.splitlines() == [
+        f"Packing {tmp_path / 'm.json'} in order to serve it",
+        f"Reading {tmp_path / 'm.json'}",
+        "Asking XGBClassifier what it takes, without sample rows",
+        "Serving it",
+    ]
+
+
+def test_a_terminal_shows_one_line_that_is_renewed_and_keeps_warnings(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    logger = logging.getLogger("tabserve")
+    with telling.steps_told(also_in_lines=False):
+        logger.info("Proving")
+        logger.warning("Left out: keys.json")
+    logger.info("not told any more")
+    shown = capsys.readouterr().err
+    assert "Left out: keys.json\n" in shown
+    assert "told" not in shown
 
 
 def test_a_function_that_is_named_to_serve_may_run(

@@ -18,8 +18,6 @@ from tabserve.errors import PackError
 
 # Where they lie in the artefact's folder.
 PREFIX = "code/"
-MOST_FILES = 1000
-MOST_BYTES = 64 * 2**20
 
 _PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
 
@@ -33,38 +31,6 @@ def is_plain_path(name: str) -> bool:
     return name.startswith(PREFIX) and all(
         _PART.fullmatch(part) and ".." not in part for part in parts
     )
-
-
-def read(folder: Path) -> dict[str, bytes]:
-    """The files of a folder of modules, by path within it; none that are hidden or compiled.
-
-    Raises PackError.
-    """
-    if not folder.is_dir():
-        raise PackError(f"Expected a folder of modules at {folder}.")
-    paths = [
-        path
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and "__pycache__" not in path.parts and not _is_hidden(path, folder)
-    ]
-    files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths[:MOST_FILES]}
-    n_bytes = sum(map(len, files.values()))
-    if len(paths) > MOST_FILES or n_bytes > MOST_BYTES:
-        raise PackError(
-            f"{folder} holds more than {MOST_FILES} files or {MOST_BYTES} bytes; give a folder "
-            "with the model's own modules only."
-        )
-    strange = [name for name in files if not is_plain_path(PREFIX + name)]
-    if strange:
-        raise PackError(f"{folder} holds {strange[0]!r}, which is no plain name of a file.")
-    clashes = module_names(files) & sys.stdlib_module_names
-    if clashes:
-        raise PackError(f"{folder} has a module {min(clashes)}, as Python itself; rename it.")
-    return files
-
-
-def _is_hidden(path: Path, folder: Path) -> bool:
-    return any(part.startswith(".") for part in path.relative_to(folder).parts)
 
 
 def module_names(files: Iterable[str]) -> frozenset[str]:

@@ -1,5 +1,6 @@
 """Which engine serves a packed model: the fastest of those that parity finds equal."""
 
+import logging
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -19,6 +20,8 @@ from tabserve.lowered import Lowered
 from tabserve.output import Target
 from tabserve.signature import Signature
 from tabserve.types import Array, Columns, Engine, Outputs, Parts, concatenate, n_rows
+
+logger = logging.getLogger("tabserve")
 
 # Single rows that are timed, after one to warm up.
 _TIMED_ROWS = 20
@@ -121,6 +124,7 @@ class _Graph:
 def _graphs(model: Any, truth: Original, tolerated: Original) -> Iterator[_Graph]:
     """The exact one; after it those of the converter, where it failed and its user accepts them."""
     lowered = None
+    logger.info("Lowering the model to a graph")
     try:
         lowered = lower(model, truth.signature, truth.parts)
     except CannotLower as error:
@@ -216,6 +220,7 @@ def _onnx(lowered: LoweredModel, truth: Original) -> tuple[OnnxEngine, Lowered]:
 
 def _tried(engine: Engine, truth: Original, hard: Columns) -> Tried:
     """A graph against the original model, on golden and on hard rows."""
+    logger.info("Proving the graph on %s hard rows", f"{n_rows(hard):,}")
     row = parity.rows_of(truth.columns, slice(0, 1))
     accepted, expected = parity.answered(truth.engine, hard)
     refused = parity.rows_of(hard, ~accepted)

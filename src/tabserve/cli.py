@@ -110,26 +110,27 @@ def pack(
     XGBoost (.json, .ubj), LightGBM (.txt) or CatBoost (.cbm), FILE.onnx, a folder of MLflow's, or a
     function of yours as module:attr.
     """
-    from tabserve import packing, sources
+    from tabserve import packing, sources, telling
 
-    folder = packing.pack_from_files(
-        model,
-        data,
-        target=target,
-        name=name,
-        version=model_version,
-        out=out,
-        format=model_format,
-        engine=engine,
-        tolerance=tolerance,
-        allow_pickle=allow_pickle,
-        code=code,
-        output=sources.declared_output(output_name, positive, decimals, bands),
-        unknown=sources.policies(unknown),
-        signature=sources.declared_signature(signature),
-        extra_fields=extra_fields,
-        replace=replace,
-    )
+    with telling.steps_told(also_in_lines=False):
+        folder = packing.pack_from_files(
+            model,
+            data,
+            target=target,
+            name=name,
+            version=model_version,
+            out=out,
+            format=model_format,
+            engine=engine,
+            tolerance=tolerance,
+            allow_pickle=allow_pickle,
+            code=code,
+            output=sources.declared_output(output_name, positive, decimals, bands),
+            unknown=sources.policies(unknown),
+            signature=sources.declared_signature(signature),
+            extra_fields=extra_fields,
+            replace=replace,
+        )
     click.echo(f"Packed {folder}")
 
 

@@ -1,6 +1,7 @@
 """Packing: a fitted model and a sample of its data become an artefact that was proven."""
 
 import hashlib
+import logging
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -8,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from tabserve import boosters, carried, evaluation, parity, sources, stored
+from tabserve import boosters, carried, code_folder, evaluation, parity, sources, stored
 from tabserve.artifact import GOLDEN, MAX_TOLERANCE, Manifest, Metric, Parity, plain_name, write
 from tabserve.carried import refuse_unimportable
 from tabserve.choosing import choose
@@ -23,6 +24,8 @@ from tabserve.originals.function import Function
 from tabserve.originals.onnx_model import OnnxModel
 from tabserve.output import Output, Renderer, Target
 from tabserve.signature import Feature, Signature
+
+logger = logging.getLogger("tabserve")
 
 
 def pack(
@@ -70,7 +73,7 @@ def pack(
     _refuse_bad_tolerance(tolerance, engine)
     if isinstance(target, str):
         data, target = _split(data, target)
-    own = {} if code is None else carried.read(Path(code))
+    own = {} if code is None else _carried(Path(code))
     original = _original(model, format, data, carried.module_names(own))
     declared = Output.declared(output)
     given = evaluation.given(metrics or {})
@@ -79,6 +82,7 @@ def pack(
     if not isinstance(signature, type):  # a class may have fields that are no feature
         declaration.refuse_strangers(list(sample.columns))
     sample = with_types(sample, declaration.types())
+    logger.info("Computing golden rows with %s", original.name_of_type)
     found = declaration.applied(original.signature(sample, unknown or {}, extra_fields))
     with original.computing():
         with _on_its_own_sample():
@@ -91,6 +95,7 @@ def pack(
             declaration.refuse_unproven(proven)
             measured = _measured(original, proven, targets, sample, target, data_name)
         contents = original.files()
+        logger.info("Proving what is packed on %d golden rows", len(golden.rows))
         choice = choose(
             original.lowerable,
             engine_of_it,
@@ -141,9 +146,23 @@ def pack_from_files(
     A target that the sample lacks is an error; the model's file gives the training date.
     """
     code = options.get("code")
-    own = {} if code is None else carried.read(code)
+    own = {} if code is None else code_folder.read(code).files
+    logger.info("Reading %s", model)
     with carried.importable(own, code or Path()):
         fitted, made = sources.load_model(model, allow_pickle, carried.module_names(own))
+    return _with_sample(fitted, made, sample, target=target, signature=signature, **options)
+
+
+def _with_sample(
+    fitted: Any,
+    made: datetime,
+    sample: Path,
+    *,
+    target: str | None,
+    signature: Declared | None = None,
+    **options: Any,
+) -> Path:
+    """Columns that the model knows as text are read as text. made: when the model was."""
     categories = text_categories(fitted)
     if target is not None:
         categories[target] = text_classes(fitted)
@@ -165,6 +184,7 @@ def pack_at_once(
     data: a CSV of sample rows. Without it the signature is what the model says of itself, no
     golden rows prove it, and its own library computes it.
     """
+    logger.info("Reading %s", spec)
     fitted, made = sources.load_model(spec, allow_pickle)
     format: Literal["skops", "joblib"] = "joblib" if sources.is_pickle(spec) else "skops"
     original = _original(fitted, format, None, frozenset())
@@ -172,10 +192,10 @@ def pack_at_once(
     version = hashlib.sha256(b"".join(contents.values()) or spec.encode()).hexdigest()[:12]
     name = re.sub("[^A-Za-z0-9]+", "-", Path(spec).stem).strip("-") or "model"
     if data is not None:
-        return pack_from_files(
-            spec, data, target=target, allow_pickle=allow_pickle, out=out, name=name,
-            version=version, format=format,
-        )  # fmt: skip
+        return _with_sample(
+            fitted, made, data, target=target, out=out, name=name, version=version, format=format
+        )
+    logger.info("Asking %s what it takes, without sample rows", original.name_of_type)
     rows = original.usual_rows()
     with original.computing(), _on_usual_rows():
         signature = _anything_nullable(original.signature(rows, {}, "refuse"))
@@ -243,6 +263,12 @@ def _refuse_bad_tolerance(tolerance: float | None, engine: str | None) -> None:
         raise PackError(
             "The native engine is exact, and no tolerance is used there; say one of the two."
         )
+
+
+def _carried(folder: Path) -> dict[str, bytes]:
+    found = code_folder.read(folder)
+    (logger.warning if found.left_out else logger.info)("%s", found.told)
+    return found.files
 
 
 def _split(data: Any, target: str) -> tuple[Any, Any]:

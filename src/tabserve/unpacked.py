@@ -1,5 +1,6 @@
 """`tabserve serve` of a model that is not packed: it is packed into a folder that goes with it."""
 
+import logging
 import os
 import shutil
 import tempfile
@@ -7,10 +8,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tabserve import mlflow, server
+from tabserve import mlflow, server, telling
 from tabserve.errors import InvalidSettings
 from tabserve.importing import imported
 from tabserve.settings import Settings
+
+logger = logging.getLogger("tabserve")
 
 
 def serve(flags: Mapping[str, Any]) -> int:
@@ -29,7 +32,10 @@ def serve(flags: Mapping[str, Any]) -> int:
         raise InvalidSettings(f"--reload needs a packed model; pack {settings.path} first.")
     maker, folder = os.getpid(), Path(tempfile.mkdtemp(prefix="tabserve-"))
     try:
-        packed = {"path": str(_packed(settings, folder))}
+        with telling.steps_told(also_in_lines=True):
+            logger.info("Packing %s in order to serve it", settings.path)
+            packed = {"path": str(_packed(settings, folder))}
+            logger.info("Serving it")
         # Whoever names a function wants it to run.
         allowed = {"allow_code": True} if _is_named(settings.path) else {}
         return server.serve({**flags, **packed, **allowed})

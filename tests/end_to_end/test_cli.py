@@ -56,10 +56,10 @@ def pack(model: str, *flags: str) -> Result:
 
 
 def assert_refused(result: Result, sentence: str) -> None:
-    """Exit code 2, and one sentence on standard error."""
+    """Exit code 2, and one sentence on standard error, after what packing told."""
     assert result.exit_code == 2, result.output
     assert result.stdout == ""
-    assert re.fullmatch(r"Error: .+\n", result.stderr), result.stderr
+    assert re.fullmatch(r"((Packing|Reading) .+\n)*Error: .+\n", result.stderr), result.stderr
     assert re.search(sentence, result.stderr), result.stderr
 
 
