@@ -1,5 +1,6 @@
 """Models, artefacts and data that several tests share. No port, no internet."""
 
+import os
 import random
 import signal
 from pathlib import Path
@@ -16,6 +17,9 @@ from sklearn.tree import DecisionTreeRegressor
 from threadpoolctl import threadpool_limits
 
 import tabserve
+
+# Of tests that begin with onnxruntime; tabserve says it itself.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 # The real data, where this checkout has it beside it.
 TELCO = Path(__file__).parents[2] / "shared" / "data" / "telco_churn.csv"

@@ -1,5 +1,6 @@
 """The command line. Each command is thin and calls one function of the package."""
 
+import gc
 import io
 import json
 import sys
@@ -167,6 +168,7 @@ def serve(**flags: Any) -> None:
     PATH is a version's folder, a name's folder, a repository, module:service, or a model that is
     not packed: its file or module:attr.
     """
+    gc.disable()  # until what is served is there, see `server.starting.freeze`
     from tabserve import unpacked
 
     given = {name: value for name, value in flags.items() if value is not None}

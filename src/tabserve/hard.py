@@ -4,8 +4,8 @@ from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
-import onnxruntime
 
+from tabserve import runtime
 from tabserve.lower import LoweredModel
 from tabserve.lowered import Lowered
 from tabserve.parity import columns_of
@@ -92,7 +92,7 @@ def _decisive(
         return np.empty(0)
     if feature.type not in ("integer", "number") or feature.categories:
         return np.empty(0)
-    session = onnxruntime.InferenceSession(model.splits, providers=["CPUExecutionProvider"])
+    session = runtime.session(model.splits, "the splits")
     split = _Split(session, model.plan, signature, base, feature)
     found = [
         split.values_at(output, column, thresholds)

@@ -1,14 +1,19 @@
 """Sessions of onnxruntime, for files that were checked."""
 
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import onnxruntime
-
 from tabserve import onnxfile
 from tabserve.errors import ArtifactError, TabserveError
+
+# From 1.29 on it tells Microsoft of each process and model that it loads, which it begins to do
+# when it is imported; hashing the model for that takes longer than reading it.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
+import onnxruntime
 
 VERSION = str(onnxruntime.__version__)
 

@@ -1,5 +1,6 @@
 """`tabserve serve` of a model that is not packed: it is packed into a folder that goes with it."""
 
+import gc
 import logging
 import os
 import shutil
@@ -30,6 +31,7 @@ def serve(flags: Mapping[str, Any]) -> int:
         return server.serve(flags)
     if settings.reload:
         raise InvalidSettings(f"--reload needs a packed model; pack {settings.path} first.")
+    gc.enable()  # fitting and converting leave much behind
     maker, folder = os.getpid(), Path(tempfile.mkdtemp(prefix="tabserve-"))
     try:
         with telling.steps_told(also_in_lines=True):

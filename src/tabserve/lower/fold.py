@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import onnxruntime
 
+from tabserve import runtime
 from tabserve.lower.graph import Column, Graph, Matrix
 from tabserve.lower.tree import EQ, LEQ, Tree
 from tabserve.lowered import MISSING, UNKNOWN
@@ -102,7 +102,7 @@ class _Preprocessing:
 
     def __init__(self, graph: Graph, inputs: Matrix, seen: Matrix) -> None:
         model = graph.model(inputs.width, {"seen": seen.value})
-        self._session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+        self._session = runtime.session(model, "a part of the graph")
         self._inputs = inputs
         self._seen = seen
 

@@ -19,7 +19,7 @@ import orjson
 
 from tabserve.errors import InvalidSettings, OperatorError
 from tabserve.server.listening import Listener, bound
-from tabserve.server.starting import READY, refuse, resolved
+from tabserve.server.starting import READY, STOPPING, refuse, resolved, started
 from tabserve.settings import METRICS_FOLDER_VARIABLE, PROVEN, Settings, is_loopback
 
 if TYPE_CHECKING:
@@ -33,12 +33,10 @@ def serve(flags: Mapping[str, Any]) -> int:
     Raises InvalidSettings, ArtifactError, RequestClassError, MissingExtra before a port is bound,
     and after it what refuses the model.
     """
-    # Imports make thousands of objects that stay, and each collection would look at all of them;
-    # `freeze` begins again.
-    gc.disable()
+    gc.disable()  # see `freeze`
     settings = Settings.load(**flags)
     _configure_logging()
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in STOPPING:
         # Until whatever serves has its own: what was made is removed, however early it ends.
         signal.signal(number, lambda *_: sys.exit(0))
     with _shared_folder(settings) as settings:
@@ -49,6 +47,7 @@ def serve(flags: Mapping[str, Any]) -> int:
         if settings.admin_port is not None:
             listeners.append(bound("admin", settings.admin_host, settings.admin_port))
         _announce(service, listeners)
+        gc.freeze()  # what `freeze` then looks at is what loading the model leaves
         if settings.reload:
             from tabserve.server import reloading
 
@@ -101,9 +100,12 @@ def _serve(service: "Service", listeners: list[Listener]) -> int:
         from tabserve.server.supervisor import Supervisor
 
         return Supervisor(service, listeners).run()
+    # Until the event loop heeds them: to end in the middle of loading could crash.
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
+    started(service, exit_code=2)  # in a thread, beside the imports that follow
     from tabserve.server.worker import Worker
 
-    Worker(service, listeners).run(exit_code=2)
+    Worker(service, listeners).run()
     return 0
 
 

@@ -3,6 +3,7 @@
 import gc
 import logging
 import os
+import signal
 import sys
 import time
 from contextlib import suppress
@@ -24,6 +25,8 @@ REFUSED = 3
 # A worker that replaces another may load for so long before it listens; gunicorn kills one that
 # says nothing for 30 s.
 LOADING_S = 15
+
+STOPPING = (signal.SIGINT, signal.SIGTERM)
 
 # In the shared folder once a worker was ready.
 READY = "ready"
@@ -70,7 +73,8 @@ def started(service: "Service", exit_code: int) -> "Service":
 
 def freeze() -> None:
     """What lives as long as the server need not be looked at again by every full collection, which
-    would keep requests waiting for tens of milliseconds, and write to pages that forks share.
+    would keep requests waiting for tens of milliseconds, and write to pages that forks share. Until
+    then nothing is collected: imports make thousands of objects that stay.
     """
     gc.collect()
     gc.freeze()

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from tabserve.errors import OperatorError
 from tabserve.server.listening import Listener
-from tabserve.server.starting import LOADING_S, REFUSED, freeze, refuse
+from tabserve.server.starting import LOADING_S, REFUSED, STOPPING, freeze, refuse, started
 from tabserve.server.worker import ENDING, STUCK, Worker
 
 if TYPE_CHECKING:
@@ -39,8 +39,6 @@ _PATIENCE_S = 10.0
 
 # What the process is replaced for that answers until the model is loaded.
 _LOADED = "loaded"
-
-_STOPPING = (signal.SIGINT, signal.SIGTERM)
 
 
 @dataclass
@@ -99,7 +97,7 @@ class Supervisor:
             end.setblocking(False)
         self._selector.register(woken, selectors.EVENT_READ)
         signal.set_wakeup_fd(self._wakes.fileno(), warn_on_full_buffer=False)
-        for number in _STOPPING:
+        for number in STOPPING:
             signal.signal(number, lambda number, _: self._signals.append(number))
         signal.signal(signal.SIGCHLD, lambda *_: None)  # it only wakes
 
@@ -109,11 +107,11 @@ class Supervisor:
         sys.stdout.flush()
         sys.stderr.flush()
         # Until it has handlers of its own: one of these, told to ours, would be lost.
-        signal.pthread_sigmask(signal.SIG_BLOCK, _STOPPING)
+        signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
         pid = os.fork()
         if pid == 0:
             self._be_worker(ours, theirs, is_doorkeeper)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPPING)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
         theirs.close()
         child = _Child(pid, ours, hangs_at=self._begun + LOADING_S + _HANGING_S)
         if is_doorkeeper:  # the workers have its place, however long they take
@@ -133,14 +131,16 @@ class Supervisor:
             # Ctrl-C reaches all processes of a terminal, and it is for this one's parent to say
             # what follows from it.
             signal.signal(signal.SIGINT, signal.SIG_IGN)
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPPING)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
             self._selector.close()
             # Whoever holds such an end keeps its worker from seeing that the supervisor is gone.
             for end in (ours, *(child.end for child in self._children.values())):
                 end.close()
             if is_doorkeeper:
                 self._service.hold()
-            Worker(self._service, self._listeners, theirs).run(REFUSED)
+            else:
+                started(self._service, REFUSED)
+            Worker(self._service, self._listeners, theirs).run()
             exit_code = 0
         except OperatorError as error:
             exit_code = REFUSED

@@ -14,7 +14,7 @@ import uvloop
 from tabserve.connection import Connection, Connections, Door
 from tabserve.exchange import Turn
 from tabserve.server.listening import Listener
-from tabserve.server.starting import started
+from tabserve.server.starting import STOPPING
 
 if TYPE_CHECKING:
     from tabserve.service import Service
@@ -42,19 +42,15 @@ class Worker:
         self._connections = Connections()
         self._told: asyncio.Event
 
-    def run(self, exit_code: int) -> None:
-        """Until it is told to stop, and has answered what it owes. exit_code: if the model is
-        refused.
-        """
+    def run(self) -> None:
+        """Until it is told to stop, and has answered what it owes."""
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(self._serve(exit_code))
+            runner.run(self._serve())
         self._service.close()
 
-    async def _serve(self, exit_code: int) -> None:
+    async def _serve(self) -> None:
         self._told = asyncio.Event()
         self._heed_signals()
-        if not self._service.is_held:
-            started(self._service, exit_code)
         self._connections.begin()
         servers = await self._listen()
         if self._supervisor is not None:
@@ -90,12 +86,13 @@ class Worker:
     def _heed_signals(self) -> None:
         loop = asyncio.get_running_loop()
         if self._supervisor is None:
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in STOPPING:
                 loop.add_signal_handler(number, self._stop_or_end_at_once, number)
-            return
-        loop.add_signal_handler(signal.SIGTERM, self._told.set)
-        self._supervisor.setblocking(False)
-        loop.add_reader(self._supervisor, self._alone, self._supervisor)
+        else:
+            loop.add_signal_handler(signal.SIGTERM, self._told.set)
+            self._supervisor.setblocking(False)
+            loop.add_reader(self._supervisor, self._alone, self._supervisor)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
 
     def _stop_or_end_at_once(self, number: int) -> None:
         if self._told.is_set():
