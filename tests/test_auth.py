@@ -1,14 +1,25 @@
 import json
 import multiprocessing
+import time
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tabserve.auth import Keys, add_key, read_keys, revoke_key
-from tabserve.errors import Forbidden, InvalidSettings, ModelNotReady, Unauthorized
+from tabserve.auth import (
+    Keys,
+    add_key,
+    duration,
+    moment,
+    read_keys,
+    refuse_key_in,
+    revoke_key,
+    rotate_key,
+)
+from tabserve.errors import BadRequest, Forbidden, InvalidSettings, ModelNotReady, Unauthorized
 
 PATIENCE_S = 60
 # SHA-256 of "secret" and "other", as sha256sum prints them.
@@ -61,6 +72,107 @@ def test_a_revoked_key_is_refused_at_once_and_the_others_are_not(path: Path) -> 
     with pytest.raises(Forbidden):
         keys.holder(ada)
     assert keys.holder(bob) == "bob"
+
+
+def test_a_key_is_taken_until_it_expires(path: Path) -> None:
+    end = datetime.now(UTC) + timedelta(hours=1)
+    key = add_key(path, "ada", expires=end)
+
+    assert Keys(str(path)).holder(key) == "ada"
+    with pytest.raises(Forbidden, match="has expired"):
+        Keys(str(path), clock=end.timestamp).holder(key)
+
+
+def test_the_name_of_an_expired_key_may_be_given_again(path: Path) -> None:
+    add_key(path, "ada", expires=datetime.now(UTC) - timedelta(seconds=1))
+
+    key = add_key(path, "ada")
+
+    assert Keys(str(path)).holder(key) == "ada"
+    assert len(read_keys(path)) == 1
+
+
+def test_two_keys_of_a_name_are_valid_until_the_overlap_is_over(path: Path) -> None:
+    old = add_key(path, "ada", "metrics")
+    new = rotate_key(path, "ada", timedelta(hours=2))
+    now, later = Keys(str(path)), Keys(str(path), clock=lambda: time.time() + 7200)
+
+    assert {now.holder(key, {"metrics"}) for key in (old, new)} == {"ada"}
+    assert later.holder(new) == "ada"
+    with pytest.raises(Forbidden, match="has expired"):
+        later.holder(old)
+
+
+def test_an_overlap_lengthens_no_keys_life(path: Path) -> None:
+    end = datetime.now(UTC) + timedelta(minutes=5)
+    add_key(path, "ada", expires=end)
+    rotate_key(path, "ada", timedelta(days=1))
+
+    assert [key.expires for key in read_keys(path)] == [end, None]
+
+
+def test_what_has_no_valid_key_cannot_be_rotated(path: Path) -> None:
+    add_key(path, "ada", expires=datetime.now(UTC) - timedelta(seconds=1))
+
+    for name in ("ada", "bob"):
+        with pytest.raises(InvalidSettings, match=f"no valid key named {name}"):
+            rotate_key(path, name, timedelta(days=1))
+
+
+def test_all_keys_of_a_name_are_revoked_or_the_older_ones(path: Path) -> None:
+    add_key(path, "ada")
+    second = rotate_key(path, "ada", timedelta(days=1))
+
+    revoke_key(path, "ada", old=True)
+    assert Keys(str(path)).holder(second) == "ada"
+    with pytest.raises(InvalidSettings, match="no older key named ada"):
+        revoke_key(path, "ada", old=True)
+    rotate_key(path, "ada", timedelta(days=1))
+    revoke_key(path, "ada")
+    assert read_keys(path) == []
+
+
+@pytest.mark.parametrize("text", ["", "5", "h", "-1d", "1y", "1.5h", "9999999d", "one day"])
+def test_what_is_no_duration_is_refused(text: str) -> None:
+    with pytest.raises(InvalidSettings, match="Expected a time such as 30m"):
+        duration(text)
+
+
+@pytest.mark.parametrize("text", ["0d", "999999w", "2020-01-01", "tomorrow", "2030-02-30", ""])
+def test_what_is_no_time_to_come_is_refused(text: str) -> None:
+    with pytest.raises(InvalidSettings, match="Expected a time to come"):
+        moment(text)
+
+
+def test_a_time_to_come_is_told_from_now_or_as_a_date() -> None:
+    assert duration("90m") == timedelta(minutes=90)
+    assert abs(moment("2w") - datetime.now(UTC) - timedelta(weeks=2)) < timedelta(minutes=5)
+    assert moment("2990-01-31") == datetime(2990, 1, 31, tzinfo=UTC)
+    assert moment("2990-01-31T02:00+02:00") == datetime(2990, 1, 31, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "api_key=a", "X-API-Key=a", "on_error=report&apikey=a", "a;token=b", "access_token=",
+        "KEY=1", f"q=ts_{'a' * 43}", "api%5Fkey=a", f"%74s_{'a' * 43}",
+    ],
+)  # fmt: skip
+def test_a_key_in_an_address_is_refused_and_not_repeated(query: str) -> None:
+    with pytest.raises(BadRequest, match="Expected the API key in the header") as refused:
+        refuse_key_in(query)
+    assert "ts_" not in str(refused.value)
+
+
+@pytest.mark.parametrize("query", ["on_error=report", "monkey=1", "a=key", "", "&&", "%"])
+def test_what_is_no_key_in_an_address_is_none(query: str) -> None:
+    refuse_key_in(query)
+
+
+def test_a_key_is_no_file_of_keys_and_is_not_repeated() -> None:
+    with pytest.raises(InvalidSettings, match="got a key itself") as refused:
+        Keys("ts_" + "a" * 43)
+    assert "aaa" not in str(refused.value)
 
 
 def test_a_key_that_is_added_later_is_known_at_once(path: Path) -> None:
@@ -142,7 +254,9 @@ def test_keys_are_long_and_never_the_same(path: Path) -> None:
 def test_a_name_is_given_once(path: Path) -> None:
     key = add_key(path, "ada")
 
-    with pytest.raises(InvalidSettings, match="has a key named ada already; revoke it first"):
+    with pytest.raises(
+        InvalidSettings, match=r"has a key named ada already.*tabserve keys rotate ada"
+    ):
         add_key(path, "ada")
     assert Keys(str(path)).holder(key) == "ada"
 

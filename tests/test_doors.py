@@ -57,7 +57,7 @@ def service(
     lines: Path, keys: dict[str, str], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Service]:
     models = shutil.copytree(lines, tmp_path_factory.mktemp("models") / "models")
-    made = Service(models, settings=settings(keys=keys["path"]))
+    made = Service(models, settings=settings(keys=keys["path"], key_tries="off"))
     made.wait(PATIENCE_S)
     yield made
     made.close()

@@ -8,7 +8,7 @@ import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -422,6 +422,36 @@ def test_the_latency_is_on_the_clock_and_by_documented_routes_only(drive: Drive)
         if sample.name.endswith("_sum")
     }
     assert sums == {"/it": 0.5, "other": 1.0}
+
+
+def test_wrong_keys_are_limited_per_address_and_hurt_nobody_who_has_a_right_one(
+    drive: Drive, limiter: RateLimiter, key_file: Path
+) -> None:
+    key = add_key(key_file, "ada", "metrics")
+    core = dispatcher(fine, keys=Keys(str(key_file)), key_tries=limiter)
+    predict = replace(core.routes[0], path="/predict", roles=frozenset({"predict"}))
+    core.serve([*core.routes, predict])
+
+    wrong, again = (drive(core, asked(x_api_key="no")) for _ in range(2))
+
+    assert (wrong.status, again.status, again.headers["Retry-After"]) == (403, 429, "60")
+    assert told(again)[1:] == ("rate_limited", "Too many wrong API keys came from this address.")
+    assert drive(core, asked(x_api_key=key)).status == 200
+    assert drive(core, asked(path="/predict", x_api_key=key)).status == 403  # known, so no try
+    assert drive(core, asked()).status == 401
+    elsewhere = replace(asked(x_api_key="no"), client="10.0.0.2")
+    assert drive(core, elsewhere).status == 403
+
+
+def test_a_key_in_the_address_is_refused_whatever_is_asked(drive: Drive, key_file: Path) -> None:
+    key = add_key(key_file, "ada")
+    core = dispatcher(fine, keys=Keys(str(key_file)))
+
+    for path in ("/it", "/open", "/no-such"):
+        request = replace(asked(path=path, x_api_key=key), query=f"api_key={key}")
+        response = drive(core, request)
+        assert told(response)[:2] == (400, "bad_request")
+        assert key not in response.body.decode()
 
 
 def test_clients_make_no_series_and_routes_that_nobody_asks_have_none(drive: Drive) -> None:

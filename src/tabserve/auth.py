@@ -5,15 +5,25 @@ import hashlib
 import os
 import re
 import secrets
-from collections.abc import Container, Iterator
+from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Literal
+from time import time
+from typing import Literal, NamedTuple
+from urllib.parse import unquote_plus
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from tabserve.errors import Forbidden, InvalidSettings, ModelNotReady, Unauthorized
+from tabserve.errors import (
+    BadRequest,
+    Forbidden,
+    InvalidSettings,
+    ModelNotReady,
+    Unauthorized,
+    UnknownKey,
+)
+from tabserve.redaction import PREFIX, has_key
 from tabserve.types import Moment
 
 HEADER = "X-API-Key"
@@ -25,9 +35,18 @@ Role = Literal["predict", "metrics", "admin"]
 _NAME = r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}"
 _INLINE = re.compile(rf"({_NAME}):([0-9a-f]{{64}})(?::(predict|metrics|admin))?")
 
+# What clients call a key that they put into the address.
+_PARAMETER = re.compile(r"(?:^|[&;])(?:(?:x[-_]?)?api[-_]?key|key|(?:access[-_]?)?token)=", re.I)
+
+_DURATION = re.compile(r"(\d{1,6}) ?([mhdw])")
+_UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+
 
 class Key(BaseModel):
-    """hash: SHA-256 of the key. Keys have 256 random bits, so that no slow hash is needed."""
+    """hash: SHA-256 of the key. Keys have 256 random bits, so that no slow hash is needed.
+
+    Several keys may have one name: those of one owner while one takes the other's place.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
@@ -35,6 +54,19 @@ class Key(BaseModel):
     hash: str = Field(pattern=r"^[0-9a-f]{64}$")
     created: Moment | None = None
     role: Role = "predict"
+    expires: Moment | None = None
+
+    @property
+    def has_expired(self) -> bool:
+        return self.expires is not None and self.expires <= datetime.now(UTC)
+
+
+class _Holder(NamedTuple):
+    """expires: seconds since 1970."""
+
+    name: str
+    role: str
+    expires: float
 
 
 class _KeyFile(BaseModel):
@@ -51,18 +83,28 @@ class Keys:
     Raises InvalidSettings where neither can be read.
     """
 
-    def __init__(self, source: str) -> None:
+    def __init__(self, source: str, clock: Callable[[], float] = time) -> None:
+        self._clock = clock
+        if has_key(source):
+            raise InvalidSettings(
+                "Expected a file of keys, or NAME:HASH, got a key itself: other users of this "
+                "machine can read it in the list of processes, so make another one."
+            )
         inline = [_INLINE.fullmatch(pair.strip()) for pair in source.split(",")]
         if all(inline):
             self._path = None
             self._read = (
                 (0, 0, 0),
-                {pair[2]: (pair[1], pair[3] or "predict") for pair in inline if pair},
+                {
+                    pair[2]: _Holder(pair[1], pair[3] or "predict", float("inf"))
+                    for pair in inline
+                    if pair
+                },
             )
         else:
             self._path = Path(source)
             # Version first: a change in between is then seen the next time.
-            self._read = _version(self._path), _names(self._path)
+            self._read = _version(self._path), _holders(self._path)
 
     def holder(self, key: str | None, roles: Container[str] | None = None) -> str:
         """The name that the key was given to. roles: of which the key must have one; None for any.
@@ -76,28 +118,46 @@ class Keys:
         # nothing of a key.
         known = self._current().get(digest)
         if known is None:
-            raise Forbidden("The API key is not known, or was revoked.")
-        name, role = known
-        if roles is not None and role not in roles:
-            raise Forbidden(f"The API key has the role {role}, which is not enough here.")
-        return name
+            raise UnknownKey("The API key is not known, or was revoked.")
+        if known.expires <= self._clock():
+            raise Forbidden("The API key has expired.")
+        if roles is not None and known.role not in roles:
+            raise Forbidden(f"The API key has the role {known.role}, which is not enough here.")
+        return known.name
 
-    def _current(self) -> dict[str, tuple[str, str]]:
-        """Name and role by hash."""
+    def _current(self) -> dict[str, _Holder]:
+        """By hash."""
         if self._path is not None:
             try:
                 version = _version(self._path)
                 if version != self._read[0]:
                     # In one step: other threads read it too.
-                    self._read = version, _names(self._path)
+                    self._read = version, _holders(self._path)
             except InvalidSettings:
                 # Nobody is let in on the strength of what the file said once.
                 raise ModelNotReady("The server's keys cannot be read at the moment.") from None
         return self._read[1]
 
 
-def _names(path: Path) -> dict[str, tuple[str, str]]:
-    return {key.hash: (key.name, key.role) for key in read_keys(path)}
+def refuse_key_in(query: str) -> None:
+    """Addresses stand in histories, in proxies' logs and in what a page tells the next one. Raises
+    BadRequest.
+    """
+    text = unquote_plus(query)
+    if _PARAMETER.search(text) or has_key(text):
+        raise BadRequest(
+            f"Expected the API key in the header {HEADER}, got one in the address, where others "
+            "can read it: make another one."
+        )
+
+
+def _holders(path: Path) -> dict[str, _Holder]:
+    return {
+        key.hash: _Holder(
+            key.name, key.role, float("inf") if key.expires is None else key.expires.timestamp()
+        )
+        for key in read_keys(path)
+    }
 
 
 def _version(path: Path) -> tuple[int, int, int]:
@@ -132,28 +192,89 @@ def _refuse_no_file(path: Path) -> None:
         raise InvalidSettings(f"Expected a file of keys, got the folder {path}.")
 
 
-def add_key(path: Path, name: str, role: Role = "predict") -> str:
+def add_key(path: Path, name: str, role: Role = "predict", expires: datetime | None = None) -> str:
     """The new key, which is nowhere else. Raises InvalidSettings where the name is taken."""
-    key = f"ts_{secrets.token_urlsafe(32)}"
     if not re.fullmatch(_NAME, name):
         raise InvalidSettings(f"Expected a name of letters, digits and ._@-, got {name!r}.")
     with _editing(path) as keys:
-        if any(other.name == name for other in keys):
-            raise InvalidSettings(f"{path} has a key named {name} already; revoke it first.")
-        digest = hashlib.sha256(key.encode()).hexdigest()
-        keys.append(Key(name=name, hash=digest, created=datetime.now(UTC), role=role))
+        if any(key.name == name and not key.has_expired for key in keys):
+            raise InvalidSettings(
+                f"{path} has a key named {name} already; revoke it first, or let another take its "
+                f"place: tabserve keys rotate {name}"
+            )
+        keys[:] = [key for key in keys if key.name != name]
+        return _added(keys, name, role, expires)
+
+
+def rotate_key(path: Path, name: str, overlap: timedelta, expires: datetime | None = None) -> str:
+    """Another key of the same name and role. Those that there are expire after `overlap`.
+
+    Raises InvalidSettings where none is valid.
+    """
+    with _editing_old(path) as keys:
+        old = [key for key in keys if key.name == name and not key.has_expired]
+        if not old:
+            raise InvalidSettings(f"{path} has no valid key named {name}.")
+        end = datetime.now(UTC) + overlap
+        for key in old:
+            key.expires = end if key.expires is None else min(end, key.expires)
+        keys[:] = [key for key in keys if key.name != name or key in old]
+        return _added(keys, name, old[-1].role, expires)
+
+
+def revoke_key(path: Path, name: str, *, old: bool = False) -> None:
+    """Refuse the keys of that name; old: but for the newest. Raises InvalidSettings where there is
+    no such key.
+    """
+    with _editing_old(path) as keys:
+        revoked = [key for key in keys if key.name == name]
+        if old:
+            revoked = revoked[:-1]
+        if not revoked:
+            raise InvalidSettings(f"{path} has no {'older ' * old}key named {name}.")
+        keys[:] = [key for key in keys if key not in revoked]
+
+
+def duration(text: str) -> timedelta:
+    """`12h`: minutes, hours, days or weeks. Raises InvalidSettings."""
+    found = _DURATION.fullmatch(text.strip())
+    if not found:
+        raise InvalidSettings(f"Expected a time such as 30m, 12h, 90d or 2w, got {text!r}.")
+    return timedelta(**{_UNITS[found[2]]: int(found[1])})
+
+
+def moment(text: str) -> datetime:
+    """`90d` from now, or a date, whose day begins in UTC. Raises InvalidSettings."""
+    now = datetime.now(UTC)
+    try:
+        if _DURATION.fullmatch(text.strip()):
+            found = now + duration(text)
+        else:
+            found = datetime.fromisoformat(text)
+            found = found if found.tzinfo else found.replace(tzinfo=UTC)
+        is_later = found > now
+    except (ValueError, OverflowError):
+        is_later = False
+    if not is_later:
+        raise InvalidSettings(f"Expected a time to come, such as 90d or 2030-01-31, got {text!r}.")
+    return found
+
+
+def _added(keys: list[Key], name: str, role: Role, expires: datetime | None) -> str:
+    key = PREFIX + secrets.token_urlsafe(32)
+    digest = hashlib.sha256(key.encode()).hexdigest()
+    now = datetime.now(UTC)
+    keys.append(Key(name=name, hash=digest, created=now, role=role, expires=expires))
     return key
 
 
-def revoke_key(path: Path, name: str) -> None:
-    """Raises InvalidSettings where there is no such key."""
+@contextmanager
+def _editing_old(path: Path) -> Iterator[list[Key]]:
+    """Of a file that there is."""
     _refuse_no_file(path)
     _version(path)
     with _editing(path) as keys:
-        kept = [key for key in keys if key.name != name]
-        if len(kept) == len(keys):
-            raise InvalidSettings(f"{path} has no key named {name}.")
-        keys[:] = kept
+        yield keys
 
 
 @contextmanager
@@ -169,7 +290,7 @@ def _editing(path: Path) -> Iterator[list[Key]]:
             unfinished = path.with_name(path.name + ".new")
             descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
             with os.fdopen(descriptor, "w") as file:
-                file.write(_KeyFile(keys=keys).model_dump_json(indent=2) + "\n")
+                file.write(_KeyFile(keys=keys).model_dump_json(indent=2, exclude_none=True) + "\n")
             unfinished.replace(path)
     except OSError as error:
         raise InvalidSettings(f"Cannot write the keys in {path}: {error.strerror}.") from None

@@ -3,11 +3,12 @@
 import gc
 import io
 import json
+import os
 import sys
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TextIO, get_args
 
 import click
 
@@ -231,7 +232,7 @@ def diff(first: str, second: str, allow_pickle: bool, allow_code: bool, as_json:
 @click.argument("url")
 @click.option("--data", type=click.Path(path_type=Path), help="Rows: CSV, NDJSON or a JSON list.")
 @click.option(
-    "--key", envvar="TABSERVE_API_KEY", show_envvar=True, help="API key, better as a variable."
+    "--key-file", type=click.File(), help="Holds the API key; or it is in TABSERVE_API_KEY."
 )
 @click.option(
     "-c", "--connections", type=click.IntRange(1, 4096), default=64, show_default=True,
@@ -251,7 +252,7 @@ def diff(first: str, second: str, allow_pickle: bool, allow_code: bool, as_json:
 def bench(
     url: str,
     data: Path | None,
-    key: str | None,
+    key_file: TextIO | None,
     connections: int,
     rate: float | None,
     duration: float,
@@ -264,6 +265,8 @@ def bench(
 
     from tabserve import bench as load_test
 
+    # Not as a flag's value, which all users of the machine can read in the list of processes.
+    key = os.environ.get("TABSERVE_API_KEY") if key_file is None else key_file.read().strip()
     plan = load_test.Plan(
         url=url, data=data, key=key, connections=connections, rate=rate,
         duration_s=duration, batch=batch,
@@ -427,41 +430,73 @@ def _keys_file(command: Callable[..., Any]) -> Callable[..., Any]:
     )(command)  # fmt: skip
 
 
+def _expires(command: Callable[..., Any]) -> Callable[..., Any]:
+    return click.option(
+        "--expires", metavar="TIME", help="When it is refused: after 90d, or on 2030-01-31."
+    )(command)
+
+
 @keys.command("add")
 @click.argument("name")
 @click.option(
     "--role", type=click.Choice(["predict", "metrics", "admin"]), default="predict",
-    show_default=True, help="metrics may not predict; admin may do everything.",
+    show_default=True, help="metrics may read /metrics and not predict; admin may do everything.",
 )  # fmt: skip
+@_expires
 @_keys_file
-def add_key(name: str, role: Any, path: Path) -> None:
+def add_key(name: str, role: Any, expires: str | None, path: Path) -> None:
     """Make a key for NAME and show it, this once."""
     from tabserve import auth
 
-    key = auth.add_key(path, name, role)
-    click.echo(f"The key of {name}, which is kept nowhere else:", err=True)
-    click.echo(key)
+    end = None if expires is None else auth.moment(expires)
+    _show_key(name, auth.add_key(path, name, role, end))
+
+
+@keys.command("rotate")
+@click.argument("name")
+@click.option(
+    "--overlap", default="1d", show_default=True, metavar="TIME",
+    help="For so long the key that there is stays valid too, such as 12h; 0m for not at all.",
+)  # fmt: skip
+@_expires
+@_keys_file
+def rotate_key(name: str, overlap: str, expires: str | None, path: Path) -> None:
+    """Make another key for NAME, of the same role, and show it, this once.
+
+    Both are taken until the time of overlap is over.
+    """
+    from tabserve import auth
+
+    end = None if expires is None else auth.moment(expires)
+    _show_key(name, auth.rotate_key(path, name, auth.duration(overlap), end))
 
 
 @keys.command("list")
 @_keys_file
 def list_keys(path: Path) -> None:
-    """Name the keys, and when they were made."""
+    """Name the keys, their roles, when they were made and when they expire."""
     from tabserve import auth
 
     for key in auth.read_keys(path):
-        click.echo(f"{key.name}\t{key.role}\t{_date(key.created)}")
+        end = ("\texpired " if key.has_expired else "\texpires ") + _date(key.expires)
+        click.echo(f"{key.name}\t{key.role}\t{_date(key.created)}{end if key.expires else ''}")
 
 
 @keys.command("revoke")
 @click.argument("name")
+@click.option("--old", is_flag=True, help="But for the newest, once all clients have it.")
 @_keys_file
-def revoke_key(name: str, path: Path) -> None:
-    """Refuse the key of NAME from now on, in servers that run too."""
+def revoke_key(name: str, old: bool, path: Path) -> None:
+    """Refuse the keys of NAME from now on, in servers that run too."""
     from tabserve import auth
 
-    auth.revoke_key(path, name)
-    click.echo(f"Revoked the key of {name}.")
+    auth.revoke_key(path, name, old=old)
+    click.echo(f"Revoked {'what was the' if old else 'the'} key of {name}.")
+
+
+def _show_key(name: str, key: str) -> None:
+    click.echo(f"The key of {name}, which is kept nowhere else:", err=True)
+    click.echo(key)
 
 
 def _date(moment: datetime | None) -> str:

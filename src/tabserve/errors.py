@@ -5,6 +5,7 @@ TabserveError                                    code                    status
 │   ├── BadRequest                               bad_request             400
 │   ├── Unauthorized                             unauthorized            401
 │   ├── Forbidden                                forbidden               403
+│   │   └── UnknownKey                           forbidden               403
 │   ├── NotFound                                 not_found               404
 │   ├── MethodNotAllowed                         method_not_allowed      405
 │   ├── ArrivedTooSlowly                         timeout                 408
@@ -79,6 +80,10 @@ class Forbidden(ClientError):
     code, status = "forbidden", 403
 
 
+class UnknownKey(Forbidden):
+    pass
+
+
 class NotFound(ClientError):
     code, status = "not_found", 404
 
@@ -147,7 +152,7 @@ class InvalidJSON(InvalidInput):
 
 
 class RateLimited(ClientError):
-    """Too many requests: Retry-After says when the next one is taken."""
+    """Too many requests, or wrong keys: Retry-After says when the next one is taken."""
 
     code, status = "rate_limited", 429
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import orjson
 
-from tabserve.auth import HEADER, Keys, Role
+from tabserve.auth import HEADER, Keys, Role, refuse_key_in
 from tabserve.errors import (
     ClientError,
     Internal,
@@ -26,6 +26,7 @@ from tabserve.errors import (
     NotFound,
     RateLimited,
     TabserveError,
+    UnknownKey,
     UnsupportedCoding,
     UnsupportedMediaType,
 )
@@ -81,8 +82,8 @@ class Route:
 class Dispatcher:
     """Takes every request through route, key, rate limit, size and handler, to a response.
 
-    keys, limiter: None where there are none. hosts: the names that it answers to.
-    bounds: of what is taken of a request. clock: monotonic.
+    keys, limiter: None where there are none. key_tries: counts wrong keys per address.
+    hosts: the names that it answers to. bounds: of what is taken of a request. clock: monotonic.
     """
 
     def __init__(
@@ -92,6 +93,7 @@ class Dispatcher:
         metrics: Metrics,
         log: RequestLog,
         keys: Keys | None = None,
+        key_tries: RateLimiter | None = None,
         limiter: RateLimiter | None = None,
         hosts: Hosts | None = None,
         bounds: Bounds = Bounds(),  # noqa: B008 - it cannot be changed
@@ -103,6 +105,7 @@ class Dispatcher:
         self._metrics = metrics
         self._log = log
         self._keys = keys
+        self._key_tries = key_tries
         self._limiter = limiter
         self._deadline_s = deadline_s
         self._clock = clock
@@ -172,6 +175,8 @@ class Dispatcher:
         host = headers.get("host")
         if host not in self._hosts.usual:
             self._hosts.check(host, is_public=route is not None and route.public)
+        if request.query:
+            refuse_key_in(request.query)
         if route is None:
             self._holder(request, ANY_ROLE)  # no stranger is told which routes there are
             raise self._no_such(request)
@@ -202,7 +207,22 @@ class Dispatcher:
         """Whose limit counts: the key's, or the address's where there are no keys."""
         if self._keys is None:
             return request.client
-        return "key:" + self._keys.holder(request.headers.get(HEADER.lower()), roles)
+        try:
+            return "key:" + self._keys.holder(request.headers.get(HEADER.lower()), roles)
+        except UnknownKey:
+            self._count_wrong_key(request.client)
+            raise
+
+    def _count_wrong_key(self, client: str) -> None:
+        """Past the limit a wrong key has another answer, and a right one is taken as ever: else
+        whoever shares an address with others, as behind a proxy, could lock them out. No limit is
+        needed against guessing: keys have 256 random bits.
+        """
+        if self._key_tries is None:
+            return
+        retry_after_s = self._key_tries.admit(client)
+        if retry_after_s > 0:
+            raise RateLimited("Too many wrong API keys came from this address.", retry_after_s)
 
     def _admit(self, client: str, limiter: RateLimiter) -> None:
         retry_after_s = limiter.admit(client)

@@ -13,6 +13,7 @@ from typing import Any
 import orjson
 
 from tabserve.errors import InvalidSettings
+from tabserve.redaction import redacted
 
 LogLine = dict[str, Any]
 # Makes the lines of one request, later: building them costs more than all else of logging.
@@ -145,8 +146,10 @@ class RequestLog:
                 else value
                 for name, value in line.items()
             }
-        return orjson.dumps(
-            line, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_SERIALIZE_NUMPY, default=str
+        return redacted(
+            orjson.dumps(
+                line, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_SERIALIZE_NUMPY, default=str
+            )
         )
 
     def _write(self, descriptor: int, lines: list[bytes]) -> None:

@@ -18,7 +18,12 @@ _INVALID_INPUT = {"$ref": "#/components/schemas/InvalidInput"}
 
 # What any route may answer, and what only routes with a key, a limit or a body may.
 _ANYWHERE: tuple[type[errors.TabserveError], ...] = (errors.Internal,)
-_WITH_KEY = (errors.Unauthorized, errors.Forbidden, errors.ModelNotReady)
+_WITH_KEY = (
+    errors.Unauthorized,
+    errors.Forbidden,
+    errors.RateLimited,
+    errors.ModelNotReady,
+)
 _WITH_LIMIT = (errors.RateLimited,)
 _WITH_PARAMETERS = (errors.BadRequest,)
 _WITH_BODY = (
@@ -131,7 +136,8 @@ def _completed(route: Route, with_keys: bool, with_limits: bool) -> JSON:
 
 def error_answer(kind: type[errors.TabserveError]) -> JSON:
     """How an operation describes that it may answer with this error."""
-    codes = " or ".join([kind.code, *(special.code for special in kind.__subclasses__())])
+    named = [kind.code, *(special.code for special in kind.__subclasses__())]
+    codes = " or ".join(dict.fromkeys(named))
     answer: JSON = {
         "description": f"{codes}: {(kind.__doc__ or '').partition(chr(10))[0]}",
         "content": {

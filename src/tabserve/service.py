@@ -59,6 +59,7 @@ class Service:
         self._dispatcher: Dispatcher | None = None
         self._admin_dispatcher: Dispatcher | None = None
         self._log: RequestLog | None = None
+        self._key_tries: RateLimiter | None = None
         self._is_draining = False
         self._extensions: list[Callable[[], dict[str, Any]]] = []
         self.on_refused: Callable[[Exception], None] = _log_refusal
@@ -168,6 +169,7 @@ class Service:
                     metrics=self.metrics,
                     log=self._log,
                     keys=self._keys,
+                    key_tries=self._key_tries,
                     hosts=Hosts(self.settings.allowed_hosts),
                     bounds=self._bounds(),
                     deadline_s=self.settings.deadline,
@@ -187,11 +189,14 @@ class Service:
     def _wired(self) -> Dispatcher:
         settings = self.settings
         self._log = RequestLog(settings.log, settings.hide, self.metrics.log_dropped.inc)
+        if self._keys is not None and settings.key_tries != "off":
+            self._key_tries = self._limiter_of(settings.key_tries, "key_tries")
         return Dispatcher(
             self._routes(),
             metrics=self.metrics,
             log=self._log,
             keys=self._keys,
+            key_tries=self._key_tries,
             limiter=self._limiter(),
             hosts=Hosts(settings.allowed_hosts),
             bounds=self._bounds(),
@@ -213,9 +218,12 @@ class Service:
     def _limiter(self) -> RateLimiter | None:
         if self.settings.rate_limit is None:
             return None
+        return self._limiter_of(self.settings.rate_limit, "limits")
+
+    def _limiter_of(self, rate: str, name: str) -> RateLimiter:
+        """name: of the file in which the workers count together."""
         run_dir = self.settings.run_dir
-        path = run_dir / "limits" if run_dir is not None else None
-        return RateLimiter(Rate.parse(self.settings.rate_limit), path)
+        return RateLimiter(Rate.parse(rate), None if run_dir is None else run_dir / name)
 
     def _made(self, artifact: Artifact, name: str) -> ServedModel:
         """A model, not yet loaded."""

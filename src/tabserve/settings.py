@@ -121,6 +121,9 @@ class Settings(BaseModel):
         "File of API keys (see tabserve keys), or the keys as NAME:HASH,NAME:HASH.",
         min_length=1,
     )
+    key_tries: str = _setting(
+        "60/minute", "Wrong keys per address, past which the answer is 429; or off."
+    )
     insecure: bool = _setting(False, "Allow an address that is not loopback without keys.")
     allow_pickle: bool = _setting(
         False, "Allow loading a pickle (joblib), which runs the code that it holds."
@@ -202,6 +205,13 @@ class Settings(BaseModel):
     @classmethod
     def _parsable(cls, value: str | None) -> str | None:
         if value is not None:
+            Rate.parse(value)
+        return value
+
+    @field_validator("key_tries")
+    @classmethod
+    def _parsable_or_off(cls, value: str) -> str:
+        if value != "off":
             Rate.parse(value)
         return value
 

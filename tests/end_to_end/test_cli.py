@@ -22,7 +22,7 @@ from tabserve import Settings, server
 from tabserve.artifact import Manifest
 from tabserve.auth import Keys
 from tabserve.cli import main
-from tabserve.errors import InvalidSettings
+from tabserve.errors import Forbidden, InvalidSettings
 from tabserve.server import refuse_open_door
 from tests.end_to_end.conftest import Server
 from tests.forging import edit_manifest, forge
@@ -31,7 +31,7 @@ from tests.naming import stable
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
 COMMANDS = [[], ["pack"], ["serve"], ["check"], ["bench"], ["keys"]]
-KEYS_COMMANDS = [["keys", "add"], ["keys", "list"], ["keys", "revoke"]]
+KEYS_COMMANDS = [["keys", name] for name in ("add", "list", "rotate", "revoke")]
 
 
 @pytest.fixture
@@ -243,6 +243,35 @@ def test_a_key_is_shown_once_listed_by_name_and_revoked(folder: Path) -> None:
     assert re.fullmatch(r"ann\tpredict\t\S+\nbob\tpredict\t\S+\n", listed)
     assert run("keys", "revoke", "ann").exit_code == 0
     assert run("keys", "list").stdout.startswith("bob\t")
+
+
+def test_a_key_gives_way_to_another_and_both_are_taken_meanwhile(folder: Path) -> None:
+    first = run("keys", "add", "ann", "--role", "admin", "--expires", "90d").stdout.strip()
+    second = run("keys", "rotate", "ann", "--overlap", "12h").stdout.strip()
+
+    assert {Keys("keys.json").holder(key, {"admin"}) for key in (first, second)} == {"ann"}
+    listed = run("keys", "list").stdout
+    assert re.fullmatch(r"ann\tadmin\t\S+\texpires \S+\nann\tadmin\t\S+\n", listed)
+    assert run("keys", "revoke", "ann", "--old").exit_code == 0
+    assert Keys("keys.json").holder(second) == "ann"
+    with pytest.raises(Forbidden):
+        Keys("keys.json").holder(first)
+    assert_refused(run("keys", "revoke", "ann", "--old"), "has no older key named ann")
+
+
+def test_a_load_test_takes_its_key_from_a_file_or_a_variable_and_never_as_a_flag(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str | None] = []
+    monkeypatch.setattr("tabserve.bench.Plan", lambda **told: seen.append(told["key"]) or 1 / 0)
+    Path("key").write_text("ts_a\n")
+
+    run("bench", "http://127.0.0.1:1", "--key-file", "key")
+    monkeypatch.setenv("TABSERVE_API_KEY", "ts_b")
+    run("bench", "http://127.0.0.1:1")
+
+    assert seen == ["ts_a", "ts_b"]
+    assert "No such option" in run("bench", "http://127.0.0.1:1", "--key", "ts_c").stderr
 
 
 def test_the_file_of_keys_is_told_by_flag_or_variable(

@@ -4,6 +4,7 @@ import gc
 import logging
 import math
 import os
+import resource
 import shlex
 import shutil
 import signal
@@ -36,6 +37,7 @@ def serve(flags: Mapping[str, Any]) -> int:
     gc.disable()  # see `freeze`
     settings = Settings.load(**flags)
     _configure_logging()
+    _leave_no_core()
     for number in STOPPING:
         # Until whatever serves has its own: what was made is removed, however early it ends.
         signal.signal(number, lambda *_: sys.exit(0))
@@ -141,6 +143,11 @@ def _configure_logging() -> None:
         level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
     logging.getLogger("tabserve").setLevel(logging.INFO)
+
+
+def _leave_no_core() -> None:
+    """The memory of a process that crashes holds keys and rows: no file of it is to be left."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
 
 
 def _announce(service: "Service", listeners: list[Listener]) -> None:

@@ -1,8 +1,11 @@
 """Flask under gunicorn, one worker or many."""
 
+import logging
+import traceback
 from typing import TYPE_CHECKING, Any
 
 from tabserve.errors import MissingExtra, OperatorError
+from tabserve.redaction import redacted_text
 from tabserve.server.listening import Listener
 from tabserve.server.starting import REFUSED, refuse, started
 
@@ -37,6 +40,17 @@ class _Application(BaseApplication):  # type: ignore[misc]
             refuse(error, REFUSED)
 
 
+class _Redaction(logging.Filter):
+    """gunicorn repeats what it refuses, which may hold a key or a line break."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.msg, record.args = redacted_text(record.getMessage()), ()
+        if record.exc_info and not record.exc_text:
+            lines = "".join(traceback.format_exception(*record.exc_info)).rstrip().split("\n")
+            record.exc_text = "\n".join(map(redacted_text, lines))
+        return True
+
+
 def serve(service: "Service", listeners: list[Listener], grace_s: int) -> int:
     """Until a signal ends it."""
     settings = service.settings
@@ -55,6 +69,7 @@ def serve(service: "Service", listeners: list[Listener], grace_s: int) -> int:
         "worker_exit": lambda server, worker: service.close(),
         "control_socket_disable": True,
     }
+    logging.getLogger("gunicorn.error").addFilter(_Redaction())
     try:
         _Application(service, options).run()
     except SystemExit as stop:

@@ -10,7 +10,6 @@ from tabserve.types import Request
 
 try:
     import flask
-    import werkzeug.exceptions
     from werkzeug.routing import BaseConverter, Rule
 except ImportError:
     raise MissingExtra("Flask", "flask") from None
@@ -72,7 +71,7 @@ def _body(bounds: Bounds) -> tuple[bytes, ClientError | None]:
         return b"", bounds.headers_too_large()
     try:
         return asked.stream.read(bounds.max_body + 1), None
-    except (OSError, werkzeug.exceptions.BadRequest):  # such as a chunk without its size
+    except Exception:  # noqa: BLE001 - such as a chunk without its size: each server has its own
         return b"", BadRequest("The body could not be read to its end.")
 
 

@@ -1,0 +1,36 @@
+"""What must not be written to a log: API keys, and characters that make one line look like two."""
+
+import re
+
+PREFIX = "ts_"  # of each key that `tabserve keys` makes
+_KEY = re.compile(r"ts_[A-Za-z0-9_-]{40,}")  # one with a letter or three left out is a secret too
+_KEY_BYTES = re.compile(_KEY.pattern.encode())
+_NO_KEY = "ts_***"
+
+# Line breaks, terminals' commands and directions of writing, which JSON allows as they are.
+_DECEPTIVE = re.compile("[\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]")
+
+
+def redacted(line: bytes) -> bytes:
+    """A line of JSON without keys, whoever wrote one into a path or a record, and that every reader
+    takes for one line.
+    """
+    if b"ts_" in line:
+        line = _KEY_BYTES.sub(_NO_KEY.encode(), line)
+    if not line.isascii():
+        line = _DECEPTIVE.sub(_escaped, line.decode()).encode()
+    return line
+
+
+def redacted_text(text: str) -> str:
+    """The same of a message, in which nothing is escaped yet."""
+    shown = "".join(char if char.isprintable() else f"\\u{ord(char):04x}" for char in text)
+    return _KEY.sub(_NO_KEY, shown)
+
+
+def has_key(text: str) -> bool:
+    return _KEY.search(text) is not None
+
+
+def _escaped(found: re.Match[str]) -> str:
+    return f"\\u{ord(found[0]):04x}"

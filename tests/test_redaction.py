@@ -1,0 +1,46 @@
+import json
+
+import orjson
+import pytest
+
+from tabserve.redaction import has_key, redacted, redacted_text
+
+KEY = "ts_" + "aB3-_" * 8 + "xyz"
+
+
+def test_a_key_is_taken_out_wherever_it_stands_and_the_line_stays_json() -> None:
+    line = {"path": f"/predict/{KEY}", "features": {KEY: [KEY, 1]}, "id": KEY + KEY}
+
+    found = redacted(orjson.dumps(line))
+
+    assert KEY.encode() not in found
+    assert json.loads(found)["path"] == "/predict/ts_***"
+    assert has_key(f"x{KEY}y")
+
+
+def test_a_key_that_lacks_its_last_letters_is_one_too() -> None:
+    assert redacted(KEY[:-2].encode()) == b"ts_***"
+
+
+def test_a_message_is_one_line_without_a_key() -> None:
+    assert redacted_text(f"a\nb\x1b[2K{KEY} \u2028é") == "a\\u000ab\\u001b[2Kts_*** \\u2028é"
+
+
+@pytest.mark.parametrize("value", ["ts_short", "its_a_name", "Ünïcode 中文 😀", "a\tb"])
+def test_what_is_no_key_stays_as_it_is(value: str) -> None:
+    line = orjson.dumps({"path": value})
+
+    assert redacted(line) == line
+    assert not has_key(value)
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["a\nb", "a\r\nb", "\x1b[2K\x1b[1A", "\x9b2K", "a\u2028b", "a\u2029b", "a\x85b", "\u202eb"],
+)
+def test_a_line_is_one_line_to_every_reader_and_says_the_same(value: str) -> None:
+    line = redacted(orjson.dumps({"path": value + "é"}))
+
+    assert len(line.decode().splitlines()) == 1
+    assert all(char.isprintable() for char in line.decode())
+    assert json.loads(line) == {"path": value + "é"}
