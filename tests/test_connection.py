@@ -28,7 +28,7 @@ class Wire:
     def __init__(self, core: Dispatcher) -> None:
         loop = asyncio.get_running_loop()
         self.state = Connections()
-        self.state.default_headers = [(b"date", b"today")]
+        self.state.default_headers = "date: today\r\n"
         self.connection = Connection(Door(Turn(loop), lambda: core), self.state)
         self.sent = b""
         self.is_closed = False
@@ -178,6 +178,27 @@ async def test_a_request_may_come_byte_by_byte(wire: Wire, server: Server) -> No
     (answer,) = await wire.send(*(bytes([byte]) for byte in post(b"slow")))
 
     assert told(answer)[2] == "slow"
+
+
+@on_a_wire
+async def test_a_head_that_comes_again_says_the_same_with_another_body(
+    wire: Wire, server: Server
+) -> None:
+    for body in (b"first", b"other", b"x" * (MAX_BODY + 1), b"third"):
+        (answer,) = await wire.send(post(body, "X-Request-ID: mine"))
+        assert answer.headers["x-request-id"] == "mine" or answer.status == 413
+    assert [request.body for request in server.seen] == [b"first", b"other", b"third"]
+    assert all(request.headers == server.seen[0].headers for request in server.seen)
+
+
+@on_a_wire
+async def test_a_client_that_closes_after_a_known_head_is_answered_once(
+    wire: Wire, server: Server
+) -> None:
+    await wire.send(post())
+    (last,) = await wire.send(post(b"hello", "Connection: close"))
+
+    assert (last.stays, wire.is_closed, len(server.seen)) == (False, True, 2)
 
 
 @on_a_wire

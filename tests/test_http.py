@@ -17,7 +17,7 @@ import pytest
 
 from tabserve import errors
 from tabserve.auth import Keys, add_key
-from tabserve.exchange import Turn, respond
+from tabserve.exchange import Exchange, Turn, respond
 from tabserve.http import Dispatcher, Route, error_response, json_response
 from tabserve.limits import RateLimiter
 from tabserve.logs import RequestLog
@@ -33,8 +33,15 @@ Drive = Callable[[Dispatcher, Request], Response]
 
 async def answered(core: Dispatcher, request: Request) -> Response:
     answer: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
-    Turn(asyncio.get_running_loop()).begin(core, request, answer.set_result)
+    begun(core, request, answer.set_result)
     return await answer
+
+
+def begun(core: Dispatcher, request: Request, told: Callable[[Response], None]) -> Exchange:
+    turn = Turn(asyncio.get_running_loop())
+    exchange = turn.begin(core, request, told)
+    turn.soon()
+    return exchange
 
 
 @pytest.fixture(params=["thread", "loop"])
@@ -161,7 +168,7 @@ def test_nothing_is_computed_any_more_for_a_client_that_has_left(is_running: boo
     core, request = dispatcher(waiting_for(lambda: held), metrics=metrics), asked()
 
     async def leaves() -> None:
-        exchange = Turn(asyncio.get_running_loop()).begin(core, request, responses.append)
+        exchange = begun(core, request, responses.append)
         await _settled()
         exchange.leave()
         await _settled()
@@ -198,6 +205,7 @@ def test_what_comes_in_one_turn_of_the_loop_is_computed_as_one_batch(sent: list[
         for x in sent:
             request = asked("POST", body=b"%d" % x)
             turn.begin(core, request, responses.append)
+            turn.soon()
         await _settled()
         return responses
 
@@ -210,26 +218,38 @@ def test_what_comes_in_one_turn_of_the_loop_is_computed_as_one_batch(sent: list[
     assert (len(calls) == 1) == (min(sent) > 0 or len(sent) == 1)
 
 
-def test_an_answer_does_not_wait_until_it_is_counted() -> None:
-    metrics, responses = Metrics(), list[Response]()
+def test_an_answer_does_not_wait_until_it_is_counted_but_a_scrape_does() -> None:
+    metrics, responses, counts = Metrics(), list[Response](), list[int]()
     core = dispatcher(fine, metrics=metrics)
 
-    async def counts() -> list[float]:
-        turn = Turn(asyncio.get_running_loop())
-        turn.begin(core, asked(), responses.append)
-        turn.take()
-        at_once = n_answered(metrics)
+    async def answer() -> None:
+        begun(core, asked(), lambda response: (responses, counts.append(n_counted(metrics))))
         await _settled()
-        return [at_once, n_answered(metrics)]
 
-    assert asyncio.run(counts()) == [0, 1]
-    assert len(responses) == 1
+    asyncio.run(answer())
+    assert counts == [0]
+    assert re.findall(rb'_count\{route="/it"\} (\S+)', metrics.exposition("")[0]) == [b"1.0"]
 
 
-def n_answered(metrics: Metrics) -> float:
-    text, _ = metrics.exposition("")
-    found = re.search(rb'duration_seconds_count\{route="/it"\} (\S+)', text)
-    return float(found[1]) if found else 0.0
+def n_counted(metrics: Metrics) -> int:
+    samples = metrics.latency.collect()[0].samples
+    return int(sum(sample.value for sample in samples if sample.name.endswith("_count")))
+
+
+def test_a_loop_with_nothing_else_to_do_counts_and_logs_what_was_answered(tmp_path: Path) -> None:
+    metrics, log = Metrics(), RequestLog(str(tmp_path / "log"))
+    core = dispatcher(fine, metrics=metrics, log=log)
+    counted = threading.Event()
+
+    async def answer() -> None:
+        metrics.later(lambda value: counted.set(), 1)
+        await answered(core, asked())
+        await asyncio.wait_for(asyncio.to_thread(counted.wait), PATIENCE_S)
+
+    asyncio.run(answer())
+    assert n_counted(metrics) == 1
+    log.close()
+    assert len((tmp_path / "log").read_text().splitlines()) == 1
 
 
 async def _settled() -> None:
@@ -250,7 +270,7 @@ def test_asyncio_does_not_log_an_error_of_the_model_that_may_hold_the_row(
 
     async def call() -> None:
         answer: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
-        exchange = Turn(asyncio.get_running_loop()).begin(core, request, answer.set_result)
+        exchange = begun(core, request, answer.set_result)
         await _settled()
         if caller == "leaves":
             exchange.leave()
@@ -416,6 +436,7 @@ def test_the_latency_is_on_the_clock_and_by_documented_routes_only(drive: Drive)
     drive(core, asked())
     drive(core, asked(path="/a-path-of-the-clients-choosing"))
 
+    metrics.settle()
     sums = {
         sample.labels["route"]: sample.value
         for sample in metrics.latency.collect()[0].samples

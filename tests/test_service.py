@@ -268,7 +268,10 @@ def test_open_routes_stay_open_and_the_others_need_a_key(serve: Any, tmp_path: P
     assert client.predict({"x-api-key": key}).status == 200
 
 
-def test_keys_are_added_and_revoked_without_a_restart(serve: Any, tmp_path: Path) -> None:
+def test_keys_are_added_and_revoked_without_a_restart(
+    serve: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tabserve.auth._LOOK_S", 0)
     path = tmp_path / "keys"
     ada = add_key(path, "ada")
     client = serve(ConstantEngine(0.5), keys=str(path))

@@ -30,6 +30,18 @@ class Acceptance:
         # a tuple also where there is only one.
         names = list(self.field_of.values())
         self._values_of = itemgetter(*names, names[0])
+        self._admits = [feature.admits for feature in signature.features]
+        self._names = [feature.name for feature in signature.features]
+
+    def of_record(self, record: BaseModel, body: bytes) -> Records:
+        """One of which, mostly, no more need be seen than each value at a glance."""
+        row = self._values_of(record.__dict__)
+        for admits, value in zip(self._admits, row, strict=False):
+            if not admits(value):
+                return self.of_records([record], body, "record")
+        if not self.echoes.fields.isdisjoint(record.model_fields_set):
+            return self.of_records([record], body, "record")
+        return Records(dict(zip(self._names, zip(row), strict=False)), 1, None, "record")
 
     def of_records(self, records: list[BaseModel], body: bytes, form: Form) -> Records:
         """Raises InvalidInput with places in the body."""

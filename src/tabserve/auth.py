@@ -28,6 +28,9 @@ from tabserve.types import Moment
 
 HEADER = "X-API-Key"
 
+# A change of the file is seen after so long, or when a key comes that is not known.
+_LOOK_S = 0.5
+
 # What a key is for: predictions and all that is told of models; metrics and what is told of models;
 # or everything.
 Role = Literal["predict", "metrics", "admin"]
@@ -78,13 +81,14 @@ class _KeyFile(BaseModel):
 class Keys:
     """Tells whose key it is.
 
-    source: a file, which is read again when it changes, so that a revoked key is refused at once;
-    or NAME:HASH or NAME:HASH:ROLE separated by commas.
+    source: a file, which is read again when it changes, so that a revoked key is refused within a
+    second; or NAME:HASH or NAME:HASH:ROLE separated by commas. clock: seconds since 1970.
     Raises InvalidSettings where neither can be read.
     """
 
     def __init__(self, source: str, clock: Callable[[], float] = time) -> None:
         self._clock = clock
+        self._looked = clock()
         if has_key(source):
             raise InvalidSettings(
                 "Expected a file of keys, or NAME:HASH, got a key itself: other users of this "
@@ -116,27 +120,34 @@ class Keys:
         digest = hashlib.sha256(key.encode()).hexdigest()
         # How long a look-up by hash takes says something of the hash of what was sent, and so
         # nothing of a key.
-        known = self._current().get(digest)
+        now = self._clock()
+        if not 0 <= now - self._looked < _LOOK_S:
+            self._look()
+        known = self._read[1].get(digest)
+        if known is None:  # or only now
+            self._look()
+            known = self._read[1].get(digest)
         if known is None:
             raise UnknownKey("The API key is not known, or was revoked.")
-        if known.expires <= self._clock():
+        if known.expires <= now:
             raise Forbidden("The API key has expired.")
         if roles is not None and known.role not in roles:
             raise Forbidden(f"The API key has the role {known.role}, which is not enough here.")
         return known.name
 
-    def _current(self) -> dict[str, _Holder]:
-        """By hash."""
-        if self._path is not None:
-            try:
-                version = _version(self._path)
-                if version != self._read[0]:
-                    # In one step: other threads read it too.
-                    self._read = version, _holders(self._path)
-            except InvalidSettings:
-                # Nobody is let in on the strength of what the file said once.
-                raise ModelNotReady("The server's keys cannot be read at the moment.") from None
-        return self._read[1]
+    def _look(self) -> None:
+        """Read the file again if it has changed."""
+        if self._path is None:
+            return
+        try:
+            version = _version(self._path)
+            if version != self._read[0]:
+                # In one step: other threads read it too.
+                self._read = version, _holders(self._path)
+        except InvalidSettings:
+            # Nobody is let in on the strength of what the file said once.
+            raise ModelNotReady("The server's keys cannot be read at the moment.") from None
+        self._looked = self._clock()  # where it could be read; else it is looked at each time
 
 
 def refuse_key_in(query: str) -> None:
@@ -162,7 +173,7 @@ def _holders(path: Path) -> dict[str, _Holder]:
 
 def _version(path: Path) -> tuple[int, int, int]:
     try:
-        stat = os.stat(path)  # noqa: PTH116 - for each request; Path takes as long again
+        stat = path.stat()
     except OSError as error:
         raise InvalidSettings(
             f"Cannot read the keys in {path}: {error.strerror}. Make one with: "

@@ -24,6 +24,7 @@ from tabserve.errors import (
     ClientError,
 )
 from tabserve.exchange import Exchange, Turn
+from tabserve.heads import KnownHeads
 from tabserve.http import Dispatcher
 from tabserve.types import Request, Response
 
@@ -48,14 +49,15 @@ class Connections:
 
     def __init__(self) -> None:
         self.connections: set[Connection] = set()
-        self.default_headers: list[tuple[bytes, bytes]] = []
+        self.default_headers = ""
+        self.known_heads = KnownHeads()
         # Each answer is its connection's last, so that clients go elsewhere.
         self.is_draining = False
         self._emptied = asyncio.Event()
 
     def begin(self) -> None:
         """One timer for all connections: one for each request would cost as much as reading it."""
-        self.default_headers = [(b"date", formatdate(usegmt=True).encode())]
+        self.default_headers = f"date: {formatdate(usegmt=True)}\r\n"
         now = monotonic()
         for connection in list(self.connections):
             connection.expire(now)
@@ -101,6 +103,7 @@ class Connection(asyncio.Protocol):
         self._max_headers, self._max_head_size = bounds.max_headers, bounds.max_header_bytes
         self._client = ""
         # The message that is being received.
+        self._whole = b""  # what came at once, and may be one request and no more
         self._url = b""
         self._path = ""
         self._headers: dict[str, str] = {}
@@ -138,6 +141,24 @@ class Connection(asyncio.Protocol):
             self._exchange.leave()
 
     def data_received(self, data: bytes) -> None:
+        is_between = not (self._is_receiving or self._is_broken)
+        if is_between and self._exchange is None and self._is_writable:
+            known = self._state.known_heads.request(data, self._client)
+            if known is not None:
+                self._begin(known, stays=True)
+                self._take_turn()
+                return
+        self._whole = data if is_between else b""
+        self._read(data)
+
+    def _take_turn(self) -> None:
+        """Nothing else can come in this turn of the loop where there is no other connection."""
+        if len(self._state.connections) == 1:
+            self._turn.take()
+        else:
+            self._turn.soon()
+
+    def _read(self, data: bytes) -> None:
         try:
             while data and not self._is_broken:
                 data = self._received(data)
@@ -145,8 +166,7 @@ class Connection(asyncio.Protocol):
             ours = error.__context__  # raised by what the parser tells
             told = ours if isinstance(ours, ClientError) else None
             self._refuse(told or BadRequest("Expected a request of HTTP/1.1."))
-        if len(self._state.connections) == 1:
-            self._turn.take()
+        self._take_turn()
 
     def pause_writing(self) -> None:
         """The client does not read its answers: meanwhile no more are made for it."""
@@ -260,6 +280,7 @@ class Connection(asyncio.Protocol):
         """What comes of this request, and behind it, is not read."""
         self._is_broken, self._is_receiving = True, False
         self._take(failure)
+        self._turn.soon()
 
     def _complete(self) -> None:
         self._is_receiving = False
@@ -284,6 +305,8 @@ class Connection(asyncio.Protocol):
             and self._parser.should_keep_alive()
             and self._parser.get_http_version() == "1.1"
         )
+        if stays and not self._is_receiving:
+            self._state.known_heads.keep(self._whole, request)
         if self._exchange is None and self._is_writable:
             self._begin(request, stays)
         else:
@@ -301,9 +324,18 @@ class Connection(asyncio.Protocol):
         if self._transport.is_closing():
             return
         self._stays = self._stays and not self._state.is_draining
-        head = _head(response, self._state.default_headers, self._stays)
-        self._transport.write(head if self._is_head else head + response.body)
+        self._transport.write(self._written(response))
         self._go_on()
+
+    def _written(self, response: Response) -> bytes:
+        own = "".join([f"{name}: {value}\r\n" for name, value in response.headers.items()])
+        close = "" if self._stays else "connection: close\r\n"
+        head = (
+            f"{_status_line(response.status)}{self._state.default_headers}"
+            f"content-type: {response.content_type}\r\ncontent-length: {len(response.body)}\r\n"
+            f"{own}{close}\r\n"
+        ).encode("latin-1")
+        return head if self._is_head else head + response.body
 
     def _go_on(self) -> None:
         """To the next request, or to the end."""
@@ -320,6 +352,7 @@ class Connection(asyncio.Protocol):
             return
         if self._queue:
             self._begin(*self._queue.popleft())
+            self._turn.soon()
             if not self._queue:
                 self._transport.resume_reading()
         else:
@@ -346,18 +379,6 @@ def _target(url: bytes) -> tuple[str, str | None]:
     return unquote(path) if "%" in path else path, authority
 
 
-def _head(response: Response, defaults: list[tuple[bytes, bytes]], stays: bool) -> bytes:
-    headers = "".join([f"{name}: {value}\r\n" for name, value in response.headers.items()])
-    return b"%bcontent-type: %b\r\ncontent-length: %d\r\n%b%b\r\n" % (
-        _beginning(response.status, tuple(defaults)),
-        response.content_type.encode(),
-        len(response.body),
-        headers.encode("latin-1"),
-        b"" if stays else b"connection: close\r\n",
-    )
-
-
 @lru_cache(maxsize=64)
-def _beginning(status: int, defaults: tuple[tuple[bytes, bytes], ...]) -> bytes:
-    line = b"HTTP/1.1 %d %b\r\n" % (status, HTTPStatus(status).phrase.encode())
-    return line + b"".join([b"%b: %b\r\n" % header for header in defaults])
+def _status_line(status: int) -> str:
+    return f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n"

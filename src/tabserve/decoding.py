@@ -76,6 +76,7 @@ class RecordDecoder:
         # Else what is nested has a key of its own, as what is lax has.
         self._may_nest = may_nest(self.request_class)
         self._one = TypeAdapter(self.request_class)
+        self._validate_one = self._one.validator.validate_json
         listed: Any = list[self.request_class]  # type: ignore[name-defined]
         # Up to the first record that is wrong: a small body can have millions of problems.
         self._many: TypeAdapter[list[BaseModel]] = TypeAdapter(
@@ -87,7 +88,7 @@ class RecordDecoder:
         """Raises InvalidInput or InvalidJSON; `loc` is ("body", field)."""
         refuse_too_many_keys(body)
         try:
-            record = self._one.validator.validate_json(body)
+            record = self._validate_one(body)
         except ValidationError as error:
             raise refusal(problems_of(error, ("body",))) from None
         is_suspect = self._lax_json.is_possible_in_one(body, record)
@@ -95,7 +96,7 @@ class RecordDecoder:
             refuse_too_deep(body, self._max_depth)
         if is_suspect:
             strictly_parsed(body)
-        return self._acceptance.of_records([record], body, "record")
+        return self._acceptance.of_record(record, body)
 
     def batch(self, body: bytes) -> Records:
         """A list of records, or columns; see `many` and `columns`."""

@@ -13,11 +13,15 @@ from tabserve.errors import BadRequest, DeadlineExceeded
 from tabserve.http import Dispatcher
 from tabserve.types import Computation, Pending, Request, Response
 
+# What is left to do of answered requests waits for so many of them, or for so long.
+_MOST_LEFT = 16
+_LEFT_S = 0.005
+
 
 def respond(core: Dispatcher, request: Request) -> Response:
     """In this thread, which waits for the model."""
     response = _responded(core, request)
-    core.record()
+    core.idle()
     return response
 
 
@@ -45,24 +49,34 @@ class Turn:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = ref(loop)  # asking for the running loop is a system call
         self._begun: list[Exchange] = []
+        self._is_due = False  # that it is taken
+        self._cores: set[Dispatcher] = set()  # that have something left to do
+        self._n_answered = 0  # since they did
+        self._timer: asyncio.TimerHandle | None = None
 
     def begin(
         self, core: Dispatcher, request: Request, answered: Callable[[Response], None]
     ) -> "Exchange":
-        """answered: told the response, once; not where the loop ends before."""
-        exchange = Exchange(core, request, answered)
-        if not self._begun:
-            self._call_soon(self.take)
+        """To be taken, with `take` or `soon`. answered: told the response, once; not where the loop
+        ends before.
+        """
+        exchange = Exchange(self, core, request, answered)
         self._begun.append(exchange)
         return exchange
+
+    def soon(self) -> None:
+        """Take what has begun at the turn's end."""
+        if self._begun and not self._is_due:
+            self._is_due = True
+            self._call_soon(self.take)
 
     def take(self) -> None:
         """What has begun, through all stages: at the turn's end, or before, where nothing else can
         come in it.
         """
-        if not self._begun:
+        begun, self._begun, self._is_due = self._begun, [], False
+        if not begun:
             return
-        begun, self._begun = self._begun, []
         exchanges, computations = [], []
         for exchange in begun:
             computation = exchange.begin()
@@ -71,9 +85,26 @@ class Turn:
                 computations.append(computation)
         for exchange, result in zip(exchanges, computed(computations), strict=True):
             exchange.end(result)
-        # In the next turn: what was written is sent at the end of this one.
-        for core in {exchange.core for exchange in begun}:
-            self._call_soon(core.idle)
+
+    def done(self, core: Dispatcher) -> None:
+        """One of its requests was answered: it has something left to do, which is done for several
+        at once, and soon.
+        """
+        self._cores.add(core)
+        self._n_answered += 1
+        if self._n_answered == _MOST_LEFT:
+            self._call_soon(self._idle)
+        elif self._timer is None and (loop := self._loop()) is not None:
+            self._timer = loop.call_later(_LEFT_S, self._idle_at_last)
+
+    def _idle(self) -> None:
+        cores, self._cores, self._n_answered = self._cores, set(), 0
+        for core in cores:
+            core.idle()
+
+    def _idle_at_last(self) -> None:
+        self._timer = None
+        self._idle()
 
     def _call_soon(self, function: Callable[[], None]) -> None:
         loop = self._loop()
@@ -84,12 +115,17 @@ class Turn:
 class Exchange:
     """One request on its way to its response, on an event loop."""
 
-    __slots__ = ("_answered", "_awaited", "_pending", "_request", "_timer", "core")
+    __slots__ = ("_answered", "_awaited", "_core", "_pending", "_request", "_timer", "_turn")
 
     def __init__(
-        self, core: Dispatcher, request: Request, answered: Callable[[Response], None]
+        self,
+        turn: Turn,
+        core: Dispatcher,
+        request: Request,
+        answered: Callable[[Response], None],
     ) -> None:
-        self.core = core
+        self._turn = turn
+        self._core = core
         self._request = request
         self._answered = answered
         self._pending: Pending
@@ -98,9 +134,9 @@ class Exchange:
 
     def begin(self) -> Computation | None:
         """Up to what is to be computed at once, to what it waits for, or to its response."""
-        found = self.core.begin(self._request)
+        found = self._core.begin(self._request)
         if isinstance(found, Response):
-            self._answered(found)
+            self._answer(found)
             return None
         self._pending = found
         if isinstance(found.awaited, Computation):
@@ -110,11 +146,15 @@ class Exchange:
 
     def end(self, result: Any) -> None:
         """result: what was computed, or the error that it came to."""
-        self._answered(self.core.end(self._request, self._pending, result))
+        self._answer(self._core.end(self._request, self._pending, result))
 
     def leave(self) -> None:
         """The client has left: what is not begun need not be computed."""
         self._resume(BadRequest("The client left before its answer."))
+
+    def _answer(self, response: Response) -> None:
+        self._answered(response)
+        self._turn.done(self._core)
 
     def _wait(self, future: "Future[Any]") -> None:
         self._awaited = future
@@ -137,7 +177,6 @@ class Exchange:
         if future is not None:
             self._timer.cancel()
             self.end(_result(future, otherwise))
-            self.core.record()
 
 
 def _result(future: "Future[Any]", otherwise: Exception | None = None) -> Any:

@@ -9,8 +9,7 @@ import math
 import re
 import time
 import traceback
-from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -35,13 +34,15 @@ from tabserve.limits import RateLimiter
 from tabserve.logs import LogLine, RequestLog
 from tabserve.metrics import Metrics
 from tabserve.receiving import Bounds
-from tabserve.types import Handler, Pending, Request, Response, new_ids, timestamp
+from tabserve.types import Handler, Pending, Request, Response, new_id, timestamp
 
 logger = logging.getLogger("tabserve")
 
 # Taken over from the client, so it must not be able to break a log line or a header.
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 
+
+_KEY_HEADER = HEADER.lower()
 
 # Of the keys that a route takes.
 ANY_ROLE: frozenset[Role] = frozenset({"predict", "metrics", "admin"})
@@ -79,6 +80,9 @@ class Route:
         return replace(self, path=prefix + self.path, template=template + inner)
 
 
+_NO_METHODS: Mapping[str, Route] = {}
+
+
 class Dispatcher:
     """Takes every request through route, key, rate limit, size and handler, to a response.
 
@@ -109,7 +113,6 @@ class Dispatcher:
         self._limiter = limiter
         self._deadline_s = deadline_s
         self._clock = clock
-        self._unrecorded: deque[_Finished] = deque()
         self.serve(routes)
 
     def serve(self, routes: Iterable[Route]) -> None:
@@ -157,21 +160,18 @@ class Dispatcher:
             return self._failed(request, error)
         return self._finished(request, response)
 
-    def record(self) -> None:
-        """Count and log what is answered, which no client need wait for."""
-        while self._unrecorded:
-            self._record(self._unrecorded.popleft())
-
     def idle(self) -> None:
-        """For an event loop, once it has sent what there was to send."""
-        self.record()
+        """What is left of requests that are answered, and no client need wait for."""
+        self._metrics.settle()
         self._log.make_ready()
 
     def _admitted(self, request: Request) -> Route:
         """The request's route, past key, rate limit and size."""
         if request.failure is not None:
             raise request.failure
-        route, headers = self._route(request), request.headers
+        methods = self._routes.get(request.path, _NO_METHODS)
+        route = methods.get("GET" if request.method == "HEAD" else request.method)
+        headers = request.headers
         host = headers.get("host")
         if host not in self._hosts.usual:
             self._hosts.check(host, is_public=route is not None and route.public)
@@ -179,7 +179,7 @@ class Dispatcher:
             refuse_key_in(request.query)
         if route is None:
             self._holder(request, ANY_ROLE)  # no stranger is told which routes there are
-            raise self._no_such(request)
+            raise _no_such(methods)
         client = request.client if route.public else self._holder(request, route.roles)
         if route.limited and self._limiter is not None:
             self._admit(client, self._limiter)
@@ -191,24 +191,12 @@ class Dispatcher:
                 request.body = self.bounds.decoded(request.body, headers["content-encoding"])
         return route
 
-    def _route(self, request: Request) -> Route | None:
-        methods = self._routes.get(request.path)
-        if methods is None:
-            return None
-        return methods.get("GET" if request.method == "HEAD" else request.method)
-
-    def _no_such(self, request: Request) -> ClientError:
-        methods = self._routes.get(request.path)
-        if methods is None:
-            return NotFound("There is no such route; /docs lists those there are.")
-        return MethodNotAllowed(sorted({*methods, *(["HEAD"] if "GET" in methods else [])}))
-
     def _holder(self, request: Request, roles: frozenset[Role]) -> str:
         """Whose limit counts: the key's, or the address's where there are no keys."""
         if self._keys is None:
             return request.client
         try:
-            return "key:" + self._keys.holder(request.headers.get(HEADER.lower()), roles)
+            return "key:" + self._keys.holder(request.headers.get(_KEY_HEADER), roles)
         except UnknownKey:
             self._count_wrong_key(request.client)
             raise
@@ -240,14 +228,19 @@ class Dispatcher:
         """code: of the error, if it is one."""
         response.headers["X-Request-ID"] = request.request_id
         elapsed_s = self._clock() - request.started
-        self._unrecorded.append(_Finished(request, response, code, elapsed_s, time.time()))
+        self._metrics.later(self._latency[request.path].observe, elapsed_s)
+        if code:
+            self._metrics.errors.labels(code).inc()
+        finished = _Finished(request, response, code, elapsed_s, time.time())
+        self._log.write(finished.lines, response.n_log_lines)
         return response
 
-    def _record(self, finished: "_Finished") -> None:
-        self._latency[finished.request.path].observe(finished.elapsed_s)
-        if finished.code:
-            self._metrics.errors.labels(finished.code).inc()
-        self._log.write(finished.lines, finished.response.n_log_lines)
+
+def _no_such(methods: Mapping[str, Route]) -> ClientError:
+    """methods: of the path."""
+    if not methods:
+        return NotFound("There is no such route; /docs lists those there are.")
+    return MethodNotAllowed(sorted({*methods, *(["HEAD"] if "GET" in methods else [])}))
 
 
 class _Latency(dict[str, Any]):
@@ -343,7 +336,7 @@ def told(error: Exception, request_id: str) -> TabserveError:
 def _request_id(given: str | None) -> str:
     if given is not None and _REQUEST_ID.fullmatch(given):
         return given
-    return new_ids(1)[0]
+    return new_id()
 
 
 def _log_failure(error: Exception, request_id: str) -> None:

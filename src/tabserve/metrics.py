@@ -1,6 +1,9 @@
 """What is counted, and how it is told: Prometheus' text, or a short JSON summary."""
 
 import os
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +68,20 @@ class Metrics:
         )
 
         self.rollout = RolloutMetrics(own)
+        self._left: deque[tuple[Callable[[float], None], float]] = deque()
+
+    def later(self, tell: Callable[[float], None], value: float) -> None:
+        """For what a request tells: counting takes as long as reading the record, and no client
+        need wait for it.
+        """
+        self._left.append((tell, value))
+
+    def settle(self) -> None:
+        """Count what was left for later; done before anything is told, too."""
+        with suppress(IndexError):  # another thread may take the last one
+            while self._left:
+                tell, value = self._left.popleft()
+                tell(value)
 
     def of_rollout(self, model: str, live: str, tried: str) -> dict[str, float]:
         """Totals over all workers, by the name of the metric without its first part; those of a
@@ -103,6 +120,7 @@ class Metrics:
         }
 
     def _collected(self) -> CollectorRegistry:
+        self.settle()
         folder = os.environ.get(METRICS_FOLDER_VARIABLE)
         if not folder:
             return self._registry

@@ -127,6 +127,7 @@ class Renderer:
         _refuse_clashes([target.name for target in targets])
         if declared is not None:
             _refuse_misfit(declared, targets)
+        self._as_declared = None if declared is None else _Declared(declared)
 
     @cached_property
     def parts(self) -> Parts:
@@ -141,9 +142,9 @@ class Renderer:
     def render(self, outputs: Outputs, n_rows: int) -> list[Prediction]:
         """Raises BadModelOutput where a number is not finite or an array not of n_rows."""
         values = {part: _listed(outputs.get(part), n_rows) for part in self.parts}
-        if self._declared is not None:
+        if self._as_declared is not None:
             (numbers,) = values.values()
-            return _render_declared(self._declared, numbers)
+            return self._as_declared.render(numbers)
         rendered = [_render_target(target, values) for target in self._targets]
         if len(self._targets) == 1 and not self._targets[0].name:
             return rendered[0]
@@ -267,15 +268,23 @@ def _listed(array: Array | None, n_rows: int) -> list[Any]:
     return listed
 
 
-def _render_declared(declared: Output, numbers: list[float]) -> list[Prediction]:
-    name, decimals, bands = declared.name, declared.round, declared.bands
-    rows: list[Prediction] = [
-        {name: number if decimals is None else round(number, decimals)} for number in numbers
-    ]
-    if bands is not None:
-        for row, number in zip(rows, numbers, strict=True):
-            row[bands.name] = bands.of(number)
-    return rows
+class _Declared:
+    """Renders numbers as was declared."""
+
+    def __init__(self, declared: Output) -> None:
+        self._name = declared.name
+        self._decimals = declared.round
+        self._bands = declared.bands
+
+    def render(self, numbers: list[float]) -> list[Prediction]:
+        name, decimals, bands = self._name, self._decimals, self._bands
+        shown = numbers if decimals is None else [round(number, decimals) for number in numbers]
+        if bands is None:
+            return [{name: number} for number in shown]
+        band, of = bands.name, bands.of
+        return [
+            {name: number, band: of(exact)} for number, exact in zip(shown, numbers, strict=True)
+        ]
 
 
 def _render_target(target: Target, values: dict[str, list[Any]]) -> list[Prediction]:

@@ -50,7 +50,11 @@ class Predictor:
     ) -> None:
         self._alone = threading.Lock()
         self._predict = engine.predict if engine.reentrant else partial(self._in_turn, engine)
-        self._manifest = manifest
+        self._signature = manifest.signature
+        # Attributes of pydantic's classes take three times as long to find.
+        self._version = manifest.version
+        self._may_warn = manifest.signature.may_warn
+        self._has_echoes = decoder.has_echoes
         self._decoder = decoder
         self._renderer = renderer
         self._on_call = on_call
@@ -90,7 +94,7 @@ class Predictor:
     def _answers(self, requests: Sequence[Records]) -> list[list[Prediction]]:
         n_rows = sum([records.n_rows for records in requests])
         self._on_call(n_rows)
-        values = joined(self._manifest.signature, requests)
+        values = joined(self._signature, requests)
         if self.observer is None:
             outputs = self._predict(values)
         else:
@@ -106,17 +110,22 @@ class Predictor:
         return [answers[start:end] for start, end in bounds]
 
     def _complete(self, answers: list[Prediction], requests: Sequence[Records]) -> None:
-        if self._decoder.has_echoes:
-            echoes = chain.from_iterable([records.echoes or () for records in requests])
-            for answer, echo in zip(answers, echoes, strict=True):
-                answer.update(echo)
-        version, now = self._manifest.version, timestamp(time.time())
+        if self._has_echoes:
+            self._echo(answers, requests)
+        version, now = self._version, timestamp(time.time())
         for answer, prediction_id in zip(answers, new_ids(len(answers)), strict=True):
             answer["model_version"] = version
             answer["prediction_id"] = prediction_id
             answer["prediction_timestamp"] = now
-        if self._manifest.signature.may_warn:
+        if self._may_warn:
             self._warn(answers, requests)
+
+    def _echo(self, answers: list[Prediction], requests: Sequence[Records]) -> None:
+        start = 0
+        for records in requests:
+            for row, echo in enumerate(records.echoes or ()):
+                answers[start + row].update(echo)
+            start += records.n_rows
 
     def _warn(self, answers: list[Prediction], requests: Sequence[Records]) -> None:
         start = 0

@@ -4,6 +4,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -241,8 +242,8 @@ class ServedModel:
             loaded.manifest,
             self.decoder,
             self.renderer,
-            on_call=self._metrics.batch_rows.observe,
-            on_answered=self._answered.inc,
+            on_call=partial(self._metrics.later, self._metrics.batch_rows.observe),
+            on_answered=partial(self._metrics.later, self._answered.inc),
             on_warning=_count_by_type(self._metrics, self.manifest),
         )
         self._batcher = Batcher(

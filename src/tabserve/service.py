@@ -129,7 +129,7 @@ class Service:
         with self._lock:
             if self._dispatcher is not None:
                 self.models.close(self.settings.deadline)
-                self._dispatcher.record()
+                self.metrics.settle()
             if self._log is not None:
                 self._log.close()
             self._dispatcher = self._admin_dispatcher = self._log = None

@@ -44,12 +44,17 @@ Moment = Annotated[datetime, AfterValidator(_in_utc)]
 Parts = Mapping[str, int | None]
 
 
-def new_ids(n: int) -> list[str]:
-    """128 random bits each: nobody else has it, in this process or a fork of it. No secret, so the
+def new_id() -> str:
+    """128 random bits: nobody else has it, in this process or a fork of it. No secret, so the
     system's random source, a call of 1 to 20 µs, is not needed.
     """
+    return f"{getrandbits(128):032x}"
+
+
+def new_ids(n: int) -> list[str]:
+    """Several such."""
     if n == 1:
-        return [f"{getrandbits(128):032x}"]
+        return [new_id()]
     digits = f"{getrandbits(128 * n):0{32 * n}x}"
     return [digits[start : start + 32] for start in range(0, 32 * n, 32)]
 

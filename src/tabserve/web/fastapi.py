@@ -117,6 +117,7 @@ async def _answer(turn: Turn, core: Dispatcher, request: Request, receive: Recei
             if (await receive())["type"] == "http.disconnect":
                 exchange.leave()
 
+    turn.soon()
     watching = asyncio.ensure_future(watch())
     try:
         return await answer
