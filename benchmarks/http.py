@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 import joblib
 
-from benchmarks import tables, wrk
+from benchmarks import churn, tables, wrk
 from benchmarks.servers import CHURN_REQUEST, running, tabserve, uvicorn
 from benchmarks.timing import in_turns, ratio
 from examples.churn import data, train
@@ -45,7 +45,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         key = add_key(Path(folder) / "keys", "benchmark")
         servers = _start(stack, Path(folder), frame, arguments.engine)
-        rows = _rows(frame)
+        rows = churn.rows(frame)
         print(f"| requests | {' | '.join(servers)} | (c) / (a) | (c) / (b) | (d) / (b) |")
         print("|---|" + "---:|" * (len(servers) + 3))
         script = wrk.script(Path(folder) / "predict.lua", rows, key)
@@ -93,23 +93,6 @@ def _start(stack: ExitStack, folder: Path, frame: object, engine: str | None) ->
             running(tabserve(*served, "--log", "off"), "/ready")
         ),
     }
-
-
-def _rows(frame: object) -> list[dict[str, object]]:
-    features, _ = data.features_and_target(frame)
-    rows: list[dict[str, object]] = json.loads(features.to_json(orient="records"))
-    return [row for row in rows if _adds_up(row)]
-
-
-def _adds_up(row: dict[str, object]) -> bool:
-    """Whether the request class would take it: a benchmark of refusals says nothing."""
-    from examples.churn.request import ChurnRequest
-
-    try:
-        ChurnRequest.model_validate(row)
-    except ValueError:
-        return False
-    return True
 
 
 def _wrk_rate(connections: int, seconds: float, script: Path, url: str) -> float:

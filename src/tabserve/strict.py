@@ -6,7 +6,6 @@ cost as much again as the whole validation.
 
 import json
 import math
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -24,8 +23,9 @@ MAX_KEYS = 10_000
 # With more keys to count, parsing twice costs less.
 _MAX_COUNTED = 16
 
-# What a number has that is none as a double.
-_HUGE = re.compile(rb"[0-9][eE]\+?[0-9]{3}|[0-9]{309}")
+# What a number has that is none as a double, where each digit is written as 0 and each E as e.
+_SHAPE = bytes.maketrans(b"123456789E", b"000000000e")
+_HUGE = (b"e000", b"e+000", b"0" * 309)
 
 # Of nesting: +1 where a bracket opens, -1 where it closes.
 _STEPS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
@@ -135,12 +135,18 @@ def strictly_parsed(body: bytes) -> Any:
     """Raises InvalidJSON."""
     try:
         parsed = jiter.from_json(body, allow_inf_nan=False, catch_duplicate_keys=True)
-        if _HUGE.search(body):
+        if _may_be_huge(body):
             json.loads(body, parse_float=_finite)
         return parsed
     except ValueError as error:
         message = shortened(f"Invalid JSON: {error}")
         raise refusal([{"loc": ("body",), "msg": message, "type": "json_invalid"}]) from None
+
+
+def _may_be_huge(body: bytes) -> bool:
+    # Not a pattern: its search takes as long as five times the parsing.
+    shape = body.translate(_SHAPE)
+    return any(part in shape for part in _HUGE)
 
 
 def _finite(text: str) -> float:

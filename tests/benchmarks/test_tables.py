@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import cost, footprint, models, reload
+from benchmarks import batches, cost, footprint, models, reload
 from examples.churn import data
 
 
@@ -66,6 +66,24 @@ def test_footprint_prints_floors_beside_figures(
         ("more than of one worker", "40", ""),
         ("the same, workers only", "40", ""),
     ]
+
+
+@pytest.mark.slow
+def test_batches_prints_floors_beside_ratios(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(Path(__file__).parents[2])
+    data.generate(1100).to_csv(tmp_path / "telco.csv", index=False)
+
+    batches.main(["--data", str(tmp_path / "telco.csv"), "--rounds", "1", "--seconds", "0"])
+
+    _, *lines = cells(capsys.readouterr().out)
+    assert [(line[0], *line[3:]) for line in lines[:3]] == [
+        ("pipeline.predict_proba", "", ""),
+        ("records", "0.65", "0.45"),
+        ("columns", "0.5", "0.38"),
+    ]
+    assert len(lines) == 9
 
 
 @pytest.mark.slow
