@@ -89,7 +89,10 @@ class Server:
 
     def do(self, action: str, method: str = "POST", **body: str) -> None:
         request = urllib.request.Request(
-            f"{self.admin}/models/churn/{action}", json.dumps(body).encode(), method=method
+            f"{self.admin}/models/churn/{action}",
+            json.dumps(body).encode(),
+            {"Content-Type": "application/json"},
+            method=method,
         )
         urllib.request.urlopen(request, timeout=_PATIENCE_S).close()
 

@@ -48,11 +48,11 @@ def running(arguments: list[str], probe: str, **environment: str) -> Iterator[st
     """The server's address, once `probe` answers 200."""
     port = free_port()
     with started(arguments, port, **environment) as process:
-        _wait(f"http://127.0.0.1:{port}{probe}", process)
+        wait(f"http://127.0.0.1:{port}{probe}", process)
         yield f"http://127.0.0.1:{port}"
 
 
-def _wait(url: str, process: "subprocess.Popen[bytes]") -> None:
+def wait(url: str, process: "subprocess.Popen[bytes]") -> None:
     for _ in range(600):
         if process.poll() is not None:
             assert process.stderr is not None

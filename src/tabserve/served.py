@@ -5,6 +5,7 @@ import weakref
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from functools import partial
+from math import inf
 from typing import Any
 
 import numpy as np
@@ -49,6 +50,8 @@ class ServedModel:
         allow_code: bool = False,
         workers: int = 1,
         max_queue: int = 1000,
+        max_queue_rows: int = 100_000,
+        max_wait_s: float = inf,
         max_rows: int = 10_000,
         max_depth: int = 64,
         on_refused: Callable[[Exception], None] = lambda error: None,
@@ -65,7 +68,11 @@ class ServedModel:
         self._allow_pickle = allow_pickle
         self._allow_code = allow_code
         self._workers = workers
-        self._max_queue = max_queue
+        self._queue_bounds: dict[str, Any] = {
+            "max_queue": max_queue,
+            "max_queue_rows": max_queue_rows,
+            "max_wait_s": max_wait_s,
+        }
         self.on_refused = on_refused
         self.on_ready: Callable[[], None] = lambda: None
         self._answered = metrics.predictions.labels(self.manifest.name, self.manifest.version)
@@ -249,7 +256,7 @@ class ServedModel:
         self._batcher = Batcher(
             self._predictor,
             joinable=loaded.manifest.parity.joinable,
-            max_queue=self._max_queue,
+            **self._queue_bounds,
             on_depth=self._metrics.queue_depth.set,
         )
         self._inline_rows = loaded.inline_rows

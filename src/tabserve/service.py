@@ -236,6 +236,8 @@ class Service:
             allow_code=settings.allow_code,
             workers=settings.workers,
             max_queue=settings.max_queue,
+            max_queue_rows=settings.max_queue_rows,
+            max_wait_s=settings.max_wait,
             max_rows=settings.max_rows,
             max_depth=settings.max_depth,
         )

@@ -140,11 +140,23 @@ class Settings(BaseModel):
         "such as 100/minute."
     )  # fmt: skip
     deadline: float = _setting(
-        30.0, "Time for one request; past it the answer is 504.", "s", gt=0, le=3600
+        30.0,
+        "Time for one request, which its X-Request-Timeout-Ms header may make shorter; past "
+        "it the answer is 504, or 503 where the model had not begun.",
+        "s",
+        gt=0,
+        le=3600,
     )
     max_queue: int = _setting(
         1000, "Requests that may wait for the model; past it the answer is 503.", "requests", ge=1
     )
+    max_queue_rows: int = _setting(
+        100_000, "Rows of theirs together; past it the answer is 503.", "rows", ge=1
+    )
+    max_wait: float = _setting(
+        5.0, "A request that is expected to wait longer for the model is answered 503 at once.",
+        "s", gt=0, le=3600,
+    )  # fmt: skip
     max_body: int = _setting(
         4 * 2**20, "Size of a request's body; past it the answer is 413.", "bytes", ge=1
     )

@@ -1,0 +1,83 @@
+"""Requests over many connections, on a fixed schedule or one after the other."""
+
+import asyncio
+import time
+from collections.abc import Coroutine, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+import orjson
+import uvloop
+
+T = TypeVar("T")
+
+
+def run(main: Coroutine[Any, Any, T]) -> T:
+    """On the loop that costs least: the client has the same cores as the server."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(main)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """status: None where none came. sent_at: on the monotonic clock. s: until the whole answer."""
+
+    status: int | None
+    sent_at: float
+    s: float
+    headers: Mapping[str, str]
+    body: bytes = b""
+
+
+class Client:
+    """Opens a connection where all that it has are in use, and keeps them."""
+
+    def __init__(self, url: str) -> None:
+        parts = urlsplit(url)
+        self._host, self._port = str(parts.hostname), int(parts.port or 80)
+        self._idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
+
+    async def post(self, path: str, content: object, **headers: str) -> Answer:
+        body = orjson.dumps(content)
+        named = [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
+        lines = [f"POST {path} HTTP/1.1", f"Host: {self._host}", f"Content-Length: {len(body)}"]
+        return await self._ask("\r\n".join([*lines, *named, "", ""]).encode() + body)
+
+    async def get(self, path: str) -> Answer:
+        return await self._ask(f"GET {path} HTTP/1.1\r\nHost: {self._host}\r\n\r\n".encode())
+
+    async def steadily(
+        self, path: str, content: object, rate: float, duration_s: float, **headers: str
+    ) -> list[Answer]:
+        """So many requests a second, whatever becomes of them (an open loop)."""
+        began, tasks = time.monotonic(), []
+        for i in range(round(rate * duration_s)):
+            await asyncio.sleep(max(0.0, began + i / rate - time.monotonic()))
+            tasks.append(asyncio.ensure_future(self.post(path, content, **headers)))
+        return await asyncio.gather(*tasks)
+
+    async def close(self) -> None:
+        for _, writer in self._idle:
+            writer.close()
+
+    async def _ask(self, request: bytes) -> Answer:
+        sent_at = time.monotonic()
+        try:
+            reader, writer = self._idle.pop() if self._idle else await self._connection()
+            writer.write(request)
+            head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+            line, *lines = head[:-4].split("\r\n")
+            named = (line.partition(":")[::2] for line in lines)
+            headers = {name.lower(): value.strip() for name, value in named}
+            body = await reader.readexactly(int(headers["content-length"]))
+        except (OSError, EOFError):
+            return Answer(None, sent_at, time.monotonic() - sent_at, {})
+        if headers.get("connection") == "close":
+            writer.close()
+        else:
+            self._idle.append((reader, writer))
+        return Answer(int(line.split()[1]), sent_at, time.monotonic() - sent_at, headers, body)
+
+    async def _connection(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        return await asyncio.open_connection(self._host, self._port)
