@@ -6,6 +6,7 @@ other; the file is written in chunks too, so that no step holds all rows.
 
 import argparse
 import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -13,7 +14,6 @@ import time
 from pathlib import Path
 
 import joblib
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -24,7 +24,7 @@ from examples.churn import data, train
 # Rows to a row group, and of which there are different ones: making them takes longer than scoring.
 _GENERATED_ROWS = 250_000
 _DIFFERENT_GROUPS = 4
-_LOOK_EVERY_S = 0.5
+_LOOK_EVERY_S = 0.25
 
 
 def main() -> None:
@@ -38,7 +38,8 @@ def main() -> None:
 
 
 def measure(folder: Path, arguments: argparse.Namespace) -> None:
-    source, model, expected, out = (folder / n for n in ("in.parquet", "model", "expected", "out"))
+    names = "in.parquet", "model", "expected.parquet", "out.parquet"
+    source, model, expected, out = (folder / name for name in names)
     generate(source, arguments.rows)
     features, target = data.features_and_target(data.generate())
     fitted = train.pipeline().fit(features, target)
@@ -56,26 +57,29 @@ def measure(folder: Path, arguments: argparse.Namespace) -> None:
     pandas = [sys.executable, "-m", "benchmarks.score_pandas", str(model), str(source)]
     pandas += [str(expected), str(arguments.pandas_chunk)]
     score = [sys.executable, "-m", "tabserve", "score", str(folder / "models"), str(source)]
-    score += [str(out.with_suffix(".parquet"))]
+    score += [str(out)]
     if arguments.processes:
         score += ["--processes", str(arguments.processes)]
     found = {name: run(command) for name, command in {"tabserve": score, "pandas": pandas}.items()}
 
-    answers = pq.read_table(out.with_suffix(".parquet"))["churn_probability"].to_numpy()
-    equal = int((answers == np.fromfile(expected)).sum())
-    rates = {name: arguments.rows / seconds for name, (seconds, _) in found.items()}
+    answers, wanted = (
+        pq.read_table(path)["churn_probability"].to_numpy() for path in (out, expected)
+    )
+    equal = int((answers == wanted).sum())
+    rates = {name: arguments.rows / seconds for name, (seconds, _, _) in found.items()}
     labels = {"pandas": "pipeline.predict_proba, pandas chunks", "tabserve": "tabserve score"}
     tables.show(
-        [f"{arguments.rows:,} rows", "s", "rows/s", "times", "peak memory, MiB"],
+        [f"{arguments.rows:,} rows", "s", "rows/s", "times", "CPU, s", "peak memory, MiB"],
         [
             [
                 labels[name],
                 tables.figure(seconds),
                 tables.figure(rates[name]),
                 tables.figure(rates[name] / rates["pandas"]),
+                tables.figure(cpu_s),
                 tables.figure(peak_mib),
             ]
-            for name, (seconds, peak_mib) in found.items()
+            for name, (seconds, cpu_s, peak_mib) in found.items()
         ],
     )
     print(f"Equal to the last bit: {equal:,} of {arguments.rows:,} probabilities.")
@@ -95,11 +99,11 @@ def generate(path: Path, n_rows: int) -> None:
     writer.close()
 
 
-def run(command: list[str]) -> tuple[float, float]:
-    """Seconds, and the most memory that all of its processes held at once, in MiB of PSS: what
-    they share counts once.
+def run(command: list[str]) -> tuple[float, float, float]:
+    """Seconds, those of the processors, and the most memory that all of its processes held at once,
+    in MiB of PSS: what they share counts once.
     """
-    began = time.perf_counter()
+    began, used = time.perf_counter(), _cpu_s()
     process = subprocess.Popen(command, env=os.environ | {"PYTHONPATH": str(Path.cwd())})
     peak = 0
     while process.poll() is None:
@@ -108,7 +112,13 @@ def run(command: list[str]) -> tuple[float, float]:
     seconds = time.perf_counter() - began
     assert process.returncode == 0
     print(f"{command[2]}: {seconds:.1f} s", flush=True)
-    return seconds, peak / 2**20
+    return seconds, _cpu_s() - used, peak / 2**20
+
+
+def _cpu_s() -> float:
+    """Of all processes that have ended, and of theirs."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def _tree(pid: int) -> list[int]:

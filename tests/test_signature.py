@@ -74,6 +74,7 @@ def test_values_become_the_array_of_the_features_type(
         (feature("string", categories=("a",)), "b", "unknown_category"),
         (feature("string", categories=("a",)), 1.5, "string_type"),
         (feature("integer", categories=(1, 2)), 3, "unknown_category"),
+        (feature("integer", categories=(1, 9), maximum=5, range="refuse"), 9, "out_of_range"),
     ],
 )
 def test_a_value_that_the_model_cannot_take_unchanged_is_refused(

@@ -75,6 +75,11 @@ class Feature(BaseModel):
         return self.categories is None or self.unknown in ("allow", "warn")
 
     @property
+    def takes_null_silently(self) -> bool:
+        """Whether null goes to the model as it is, and nobody is told."""
+        return self.nullable and self.default is None and self.imputed == "silent"
+
+    @property
     def may_warn(self) -> bool:
         told_unknown = self.categories is not None and self.unknown in ("warn", "missing")
         told_null = self.imputed == "warn" and self.takes_null
@@ -124,7 +129,7 @@ class Feature(BaseModel):
         full.
         """
         wanted: Any = _PYTHON_TYPES.get(self.type)
-        null = self.nullable and self.default is None and self.imputed == "silent"
+        null = self.takes_null_silently
 
         def is_known(value: Any) -> bool:
             return type(value) is wanted and value in known if value is not None else null
@@ -141,17 +146,25 @@ class Feature(BaseModel):
             return lambda value: False  # text has to become a date first
         if self.categories is not None and self.unknown != "allow":
             known = frozenset(self.categories)
+            if self.type in ("integer", "number"):
+                least, largest = self._admitted_ends
+                known = frozenset(value for value in self.categories if least <= value <= largest)  # type: ignore[operator]
             return is_known
         if self.type in ("integer", "number"):
-            least, largest = self.bounds
-            if self.type == "number":  # beyond, it may have been an integer that lost digits
-                least = max(least, 1 - EXACT_INTEGER_LIMIT)
-                largest = min(largest, EXACT_INTEGER_LIMIT - 1)
-            if self.range != "inform":
-                least = least if self.minimum is None else max(least, self.minimum)
-                largest = largest if self.maximum is None else min(largest, self.maximum)
+            least, largest = self._admitted_ends
             return is_within
         return is_typed
+
+    @property
+    def _admitted_ends(self) -> tuple[float, float]:
+        least, largest = self.bounds
+        if self.type == "number":  # beyond, it may have been an integer that lost digits
+            least = max(least, 1 - EXACT_INTEGER_LIMIT)
+            largest = min(largest, EXACT_INTEGER_LIMIT - 1)
+        if self.range != "inform":
+            least = least if self.minimum is None else max(least, self.minimum)
+            largest = largest if self.maximum is None else min(largest, self.maximum)
+        return least, largest
 
     def array(self, values: Sequence[Any]) -> Array:
         """values of the feature's type, None where missing -> shape (n_rows,): int64, float64,

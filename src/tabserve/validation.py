@@ -154,7 +154,7 @@ class _Column:
         if feature.default is not None:
             default: Any = feature.default
             if feature.type == "datetime":
-                default = _moment_of(default)
+                default = moment_of(default)
             self.values = self.values.copy()
             self.values[self.missing] = default
             self.missing = np.zeros_like(self.missing)
@@ -372,7 +372,7 @@ def _string(value: Any) -> str:
     raise TypeError("Input should be a valid string")
 
 
-def _moment_of(value: Any) -> datetime:
+def moment_of(value: Any) -> datetime:
     """In UTC, without saying so, as numpy has it; what names no offset is in UTC."""
     try:
         if isinstance(value, str) and _ISO.fullmatch(value):
@@ -392,7 +392,7 @@ _TYPED: dict[str, Callable[[Any], Any]] = {
     "number": _number,
     "boolean": _boolean,
     "string": _string,
-    "datetime": _moment_of,
+    "datetime": moment_of,
 }
 _DTYPES: dict[str, Any] = {
     "integer": np.int64,

@@ -15,7 +15,7 @@ from tabserve import repository
 from tabserve.artifact import GRAPH
 from tabserve.packing import pack
 from tabserve.scoring import engine as engines
-from tabserve.scoring import tables
+from tabserve.scoring import making, shelf, tables
 from tabserve.scoring.forest import Forest, read_forest
 from tabserve.scoring.rows import Coded, Piece
 from tabserve.scoring.tables import Tables
@@ -35,7 +35,7 @@ def rows(n: int = N_ROWS) -> pd.DataFrame:
 def few_boxes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Which are made for the first row that falls into one."""
     monkeypatch.setattr(tables, "_MAX_BOXES", 512)
-    monkeypatch.setattr(tables, "_ROWS_AT_ONCE", 1)
+    monkeypatch.setattr(tables, "_ROWS_WORTH_A_BOX", 0)
 
 
 @pytest.fixture(scope="module", params=["forest", "extra trees"])
@@ -92,6 +92,35 @@ def test_tables_that_differ_are_not_used(artifact: Any):
     found = tabled.predict(piece)
     assert [v.tolist() for v in found.values()] == [v.tolist() for v in expected.values()]
     assert tabled._tables is None
+
+
+def test_boxes_of_too_many_cells_are_left(artifact: Any, monkeypatch: pytest.MonkeyPatch):
+    forest, loaded = read_forest(artifact.read(GRAPH)), repository.load(artifact)
+    assert forest is not None
+    piece = piece_of(rows())
+    all_there = Tables(forest, 10**9)
+    tabled = engines._Tabled(loaded, all_there, has_refused=True)
+    all_there.scores(tabled._matrix(piece))
+    median = np.median([len(box.weights) for box in all_there._boxes.values()])
+    monkeypatch.setattr(making, "_MAX_CELLS", median)
+    tabled = engines._Tabled(loaded, Tables(forest, 10**9), has_refused=True)
+    expected = loaded.engine.predict(piece.plain())
+    found = tabled.predict(piece)
+    assert [v.tolist() for v in found.values()] == [v.tolist() for v in expected.values()]
+    assert tabled._tables is not None
+    _, left, _ = tabled._tables.scores(tabled._matrix(piece))
+    assert 0 < len(left) < N_ROWS
+
+
+def test_places_of_more_than_16_bits_are_the_same(artifact: Any, monkeypatch: pytest.MonkeyPatch):
+    forest = read_forest(artifact.read(GRAPH))
+    assert forest is not None
+    matrix = RANDOM.normal(size=(500, 5))
+    expected, left, _ = Tables(forest, 10**9).scores(matrix)
+    for module in (making, shelf, tables):
+        monkeypatch.setattr(module, "place_type", lambda n_cells: np.uint32)
+    assert len(left) == 0
+    assert Tables(forest, 10**9).scores(matrix)[0].tolist() == expected.tolist()
 
 
 def test_what_is_no_forest_on_the_inputs_has_no_tables(

@@ -21,7 +21,7 @@ _COMPARED_EVERY = 1000
 
 
 def predictor(artifact: Artifact, loaded: LoadedModel, n_rows: int) -> Callable[[Piece], Outputs]:
-    """The quickest that there is for about so many rows."""
+    """The quickest that there is for about so many rows, which processes forked later share."""
     if loaded.manifest.lowered is not None:
         forest = read_forest(artifact.read(GRAPH))
         if forest is not None:

@@ -5,7 +5,7 @@ The first process cuts the file, the others parse what it cut off.
 
 import csv
 import io
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -87,18 +87,28 @@ class Source:
             return int(pq.read_metadata(self.path).num_rows)
         return self.path.stat().st_size // _USUAL_ROW_BYTES
 
-    def chunks(self, n_rows: int, columns: list[str]) -> Iterator[Chunk]:
-        """columns: those that are used, of a table. Raises ScoreError."""
+    def chunks(
+        self, n_rows: int, columns: list[str], categories: Collection[str] = ()
+    ) -> Iterator[Chunk]:
+        """columns: those that are used, of a table. categories: those of few different texts, which
+        Parquet holds once. Raises ScoreError.
+        """
         try:
             if self.format == "parquet":
-                yield from self._row_groups(n_rows, columns)
+                yield from self._row_groups(n_rows, columns, categories)
             else:
                 yield from self._lines(n_rows)
         except (OSError, pa.ArrowException) as error:
             raise ScoreError(f"Cannot read {self.path}: {_sentence(error)}") from None
 
-    def _row_groups(self, n_rows: int, columns: list[str]) -> Iterator[Chunk]:
-        with pq.ParquetFile(self.path, pre_buffer=False, buffer_size=2**20) as file:
+    def _row_groups(
+        self, n_rows: int, columns: list[str], categories: Collection[str]
+    ) -> Iterator[Chunk]:
+        schema = pq.read_schema(self.path)
+        texts = [name for name in categories if _is_text(schema.field(name).type)]
+        with pq.ParquetFile(
+            self.path, pre_buffer=False, buffer_size=2**20, read_dictionary=texts
+        ) as file:
             total = max(1, file.metadata.num_rows)
             first = 0
             batches = file.iter_batches(n_rows, columns=columns, use_threads=False)
@@ -117,6 +127,10 @@ class Source:
             for number, (content, n) in enumerate(_cut(file, n_rows, quoted)):
                 yield Chunk(number, first, n, content, file.tell() / size)
                 first += n
+
+
+def _is_text(kind: Any) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
 def parsed_table(content: bytes) -> Any:

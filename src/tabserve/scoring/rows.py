@@ -112,6 +112,15 @@ class RowChecker:
         found = self.columns_of(given)
         return [self._names[f][0] for f in self._names if f in self._required and f not in found]
 
+    def categories(self, given: Sequence[str]) -> set[str]:
+        """Columns of features that have them."""
+        return {
+            name
+            for field, name in self.columns_of(given).items()
+            if field in self._feature_of
+            and self._features[self._feature_of[field]].categories is not None
+        }
+
     def lines(self, lines: Sequence[bytes], without: Sequence[str] = ()) -> Checked:
         """Of JSON, a record each. without: fields that are not the request's."""
         checked = Checked()

@@ -3,7 +3,7 @@
 import hashlib
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +17,12 @@ from tabserve.decoding import RecordDecoder
 from tabserve.errors import MissingExtra, ScoreError
 from tabserve.importing import request_class
 from tabserve.output import Renderer
-from tabserve.repository import LoadedModel
 from tabserve.scoring import engine, reading
 from tabserve.scoring.answers import Path as ColumnPath
 from tabserve.scoring.plan import Plan, Progress
 from tabserve.scoring.processes import Processes
 from tabserve.scoring.reading import Chunk, Source
-from tabserve.scoring.scorer import ROW, Scored, Scorer
+from tabserve.scoring.scorer import ROW, Predict, Scored, Scorer
 from tabserve.scoring.writing import Parts
 
 try:
@@ -56,12 +55,14 @@ def run(plan: Plan, on_progress: Callable[[Progress], None]) -> Progress:
     _refuse_overwriting(plan)
     source = Source.opened(plan.source)
     artifact = repository.find(plan.path)
+    work = _Work(plan, source, artifact.folder)
     # Forked processes share what is loaded here; what other libraries load may not survive a fork.
     is_lowered = artifact.manifest.lowered is not None
-    loaded = repository.load(artifact, workers=usable_cpus()) if is_lowered else None
-    work = _Work(plan, source, artifact.folder, loaded)
-    scorer = work.scorer(predict=False)
+    if is_lowered:
+        work = replace(work, predict=work.loaded())
+    scorer = work.scorer(None)
     columns = _columns(plan, source, scorer)
+    categories = scorer.checker.categories(source.columns) - {*plan.keep}
     parts = work.parts(scorer)
     n_rows = plan.chunk or _chunk_rows(len(artifact.manifest.signature.features))
     parts.begin(_fingerprint(plan, artifact, parts, n_rows), plan.resume)
@@ -79,7 +80,7 @@ def run(plan: Plan, on_progress: Callable[[Progress], None]) -> Progress:
 
     def to_do() -> Any:
         nonlocal n_parts, total
-        for chunk in source.chunks(n_rows, columns):
+        for chunk in source.chunks(n_rows, columns, categories):
             n_parts += 1
             known = parts.done(chunk.number)
             if known is None:
@@ -107,16 +108,16 @@ def run(plan: Plan, on_progress: Callable[[Progress], None]) -> Progress:
 class _Work:
     """Calling it gives what scores a chunk, in the process that is to do so.
 
-    loaded: None where each process has to load the model.
+    predict: None where each process has to load the model.
     """
 
     plan: Plan
     source: Source
     folder: Path
-    loaded: LoadedModel | None
+    predict: Predict | None = None
 
     def __call__(self) -> Callable[[Chunk], _Done]:
-        scorer = self.scorer()
+        scorer = self.scorer(self.predict or self.loaded())
         parts = self.parts(scorer)
         columns = list(_columns(self.plan, self.source, scorer))
 
@@ -126,23 +127,23 @@ class _Work:
 
         return score
 
-    def scorer(self, predict: bool = True) -> Scorer:
+    def loaded(self) -> Predict:
         artifact = Artifact(self.folder)
-        manifest = artifact.manifest
+        loaded = repository.load(
+            artifact,
+            allow_pickle=self.plan.allow_pickle,
+            allow_code=self.plan.allow_code,
+            workers=self.plan.processes or usable_cpus(),
+        )
+        return engine.predictor(artifact, loaded, self.source.about_n_rows)
+
+    def scorer(self, predict: Predict | None) -> Scorer:
+        """predict: None where nothing is to be scored."""
+        manifest = Artifact(self.folder).manifest
         own_class = request_class(self.plan.request)
         fields = (*Renderer(manifest.targets, manifest.output).fields, ROW)
         decoder = RecordDecoder(manifest.signature, own_class, fields, _MAX_ROWS)
-        predictor: Any = None
-        if predict:
-            workers = self.plan.processes or usable_cpus()
-            loaded = self.loaded or repository.load(
-                artifact,
-                allow_pickle=self.plan.allow_pickle,
-                allow_code=self.plan.allow_code,
-                workers=workers,
-            )
-            predictor = engine.predictor(artifact, loaded, self.source.about_n_rows // workers)
-        return Scorer(manifest, decoder, predictor, decodes_all=own_class is not None)
+        return Scorer(manifest, decoder, predict, decodes_all=own_class is not None)
 
     def parts(self, scorer: Scorer) -> Parts:
         plan = self.plan

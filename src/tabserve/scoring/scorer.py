@@ -21,6 +21,8 @@ except ImportError:
 
 ROW = "row"
 
+Predict = Callable[[Piece], Outputs]
+
 _BAD_OUTPUT = "bad_model_output", "The model's answer is not a finite number."
 _ECHO_TYPES = {
     "integer": pa.int64(), "number": pa.float64(), "boolean": pa.bool_(), "string": pa.string(),
@@ -36,13 +38,13 @@ class Scored:
 
 
 class Scorer:
-    """predict: Piece -> outputs."""
+    """predict: None for one that only tells the columns."""
 
     def __init__(
         self,
         manifest: Manifest,
         decoder: RecordDecoder,
-        predict: Callable[[Piece], Outputs],
+        predict: Predict | None,
         decodes_all: bool,
     ) -> None:
         self.checker = RowChecker(manifest.signature, decoder, decodes_all)
@@ -105,6 +107,7 @@ class Scorer:
         """Where the model fails, halved until it is found on which row."""
         n_rows = len(piece.rows)
         try:
+            assert self._predict is not None
             return [(piece, self._predict(piece))]
         except Exception as error:  # noqa: BLE001 - whatever a library raises, it is this row's
             if n_rows == 1:
