@@ -30,17 +30,17 @@ def started(
     **environment: str,
 ) -> Iterator["subprocess.Popen[bytes]"]:
     """The process of a server; PORT in the arguments is replaced."""
-    process = subprocess.Popen(
+    with subprocess.Popen(
         [str(python), "-m", *(str(port) if word == "PORT" else word for word in arguments)],
         env={**os.environ, **environment},
         stdout=subprocess.DEVNULL,
         stderr=stderr,
-    )
-    try:
-        yield process
-    finally:
-        process.terminate()
-        process.wait(30)
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.terminate()
+            process.wait(30)
 
 
 @contextmanager
