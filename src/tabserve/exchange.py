@@ -27,16 +27,16 @@ def respond(core: Dispatcher, request: Request) -> Response:
 
 def _responded(core: Dispatcher, request: Request) -> Response:
     found = core.begin(request)
-    if isinstance(found, Response):
-        return found
-    awaited = found.awaited
-    if isinstance(awaited, Computation):
-        (result,) = computed([awaited])
-    else:
-        with suppress(TimeoutError):
-            awaited.exception(timeout=max(0.0, request.deadline - time.monotonic()))
-        result = _result(awaited)
-    return core.end(request, found, result)
+    while isinstance(found, Pending):
+        awaited = found.awaited
+        if isinstance(awaited, Computation):
+            (result,) = computed([awaited])
+        else:
+            with suppress(TimeoutError):
+                awaited.exception(timeout=max(0.0, request.deadline - time.monotonic()))
+            result = _result(awaited)
+        found = core.end(request, found, result)
+    return found
 
 
 class Turn:
@@ -145,8 +145,19 @@ class Exchange:
         return None
 
     def end(self, result: Any) -> None:
-        """result: what was computed, or the error that it came to."""
-        self._answer(self._core.end(self._request, self._pending, result))
+        """To its response, or to what it waits for next. result: what was computed, or the error
+        that it came to.
+        """
+        found = self._core.end(self._request, self._pending, result)
+        if isinstance(found, Response):
+            self._answer(found)
+            return
+        self._pending = found
+        if isinstance(found.awaited, Computation):
+            (result,) = computed([found.awaited])
+            self.end(result)
+        else:
+            self._wait(found.awaited)
 
     def leave(self) -> None:
         """The client has left: what is not begun need not be computed."""

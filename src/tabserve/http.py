@@ -12,6 +12,7 @@ import traceback
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import orjson
@@ -26,12 +27,13 @@ from tabserve.errors import (
     NotFound,
     RateLimited,
     TabserveError,
+    TooLarge,
     UnknownKey,
     UnsupportedCoding,
     UnsupportedMediaType,
 )
 from tabserve.hosts import Hosts
-from tabserve.limits import RateLimiter
+from tabserve.limits import Limiter, RateLimiter
 from tabserve.logs import LogLine, RequestLog
 from tabserve.metrics import Metrics
 from tabserve.receiving import Bounds
@@ -59,7 +61,8 @@ JSON_TYPE = "application/json"
 class Route:
     """One method on one exact path.
 
-    public: needs no key. limited: counts against the rate limit.
+    public: needs no key. limited: counts against the rate limit. has_rows: where that counts rows,
+    the handler says how many (`charged`), and else it is one.
     roles: of the keys that it takes. takes: the type of the body, where it reads one.
     template: the path with the names of models and versions left open, under which its latency is
     counted; the path itself where left out.
@@ -71,6 +74,7 @@ class Route:
     handler: Handler
     public: bool = False
     limited: bool = False
+    has_rows: bool = False
     roles: frozenset[Role] = ANY_ROLE
     takes: str = ""
     operation: dict[str, Any] | None = field(default=None, compare=False)
@@ -89,7 +93,8 @@ class Dispatcher:
     """Takes every request through route, key, rate limit, size and handler, to a response.
 
     keys, limiter: None where there are none. key_tries: counts wrong keys per address.
-    hosts: the names that it answers to. bounds: of what is taken of a request. clock: monotonic.
+    counts_rows: whether the limit is of rows, and not of requests. hosts: the names that it answers
+    to. bounds: of what is taken of a request. clock: monotonic.
     """
 
     def __init__(
@@ -100,7 +105,8 @@ class Dispatcher:
         log: RequestLog,
         keys: Keys | None = None,
         key_tries: RateLimiter | None = None,
-        limiter: RateLimiter | None = None,
+        limiter: Limiter | None = None,
+        counts_rows: bool = False,
         hosts: Hosts | None = None,
         bounds: Bounds = Bounds(),  # noqa: B008 - it cannot be changed
         deadline_s: float = 30.0,
@@ -113,6 +119,7 @@ class Dispatcher:
         self._keys = keys
         self._key_tries = key_tries
         self._limiter = limiter
+        self._counts_rows = counts_rows
         self._deadline_s = deadline_s
         self._clock = clock
         self.serve(routes)
@@ -146,23 +153,30 @@ class Dispatcher:
             found = self._admitted(request).handler(request)
         except Exception as error:  # noqa: BLE001 - see told
             return self._failed(request, error)
-        if isinstance(found, Response):
-            return self._finished(request, found)
-        if isinstance(found.awaited, Future):
-            self._metrics.in_flight.inc()
-        return found
+        return self._waiting_or_finished(request, found)
 
-    def end(self, request: Request, pending: Pending, result: Any) -> Response:
-        """result: of what it waited for, or the error that it came to."""
+    def end(self, request: Request, pending: Pending, result: Any) -> Response | Pending:
+        """Its response, or what it waits for next. result: of what it waited for, or the error that
+        it came to.
+        """
         if isinstance(pending.awaited, Future):
             self._metrics.in_flight.dec()
         try:
             if isinstance(result, BaseException):
                 raise result
-            response = pending.then(result)
+            found = pending.then(result)
         except Exception as error:  # noqa: BLE001 - see told
             return self._failed(request, error)
-        return self._finished(request, response)
+        return self._waiting_or_finished(request, found)
+
+    def _waiting_or_finished(
+        self, request: Request, found: Response | Pending
+    ) -> Response | Pending:
+        if isinstance(found, Response):
+            return self._finished(request, found)
+        if isinstance(found.awaited, Future):
+            self._metrics.in_flight.inc()
+        return found
 
     def idle(self) -> None:
         """What is left of requests that are answered, and no client need wait for."""
@@ -186,13 +200,21 @@ class Dispatcher:
             raise _no_such(methods)
         client = request.client if route.public else self._holder(request, route.roles)
         if route.limited and self._limiter is not None:
-            self._admit(client, self._limiter)
+            wait_s = self._asked_limit(request, route, client, self._limiter)
+            if isinstance(wait_s, Future):
+                return replace(route, handler=self._handler_after(wait_s, route))
+            self._refuse_beyond(wait_s)
+        return self._fitting(request, route)
+
+    def _fitting(self, request: Request, route: Route) -> Route:
+        """The route, past what is told of the body."""
         if len(request.body) > self.bounds.max_body:
             raise self.bounds.body_too_large()
         if route.takes:
-            _refuse_another_type(headers.get("content-type"), route.takes)
-            if "content-encoding" in headers:
-                request.body = self.bounds.decoded(request.body, headers["content-encoding"])
+            _refuse_another_type(request.headers.get("content-type"), route.takes)
+            if "content-encoding" in request.headers:
+                coding = request.headers["content-encoding"]
+                request.body = self.bounds.decoded(request.body, coding)
         return route
 
     def _holder(self, request: Request, roles: frozenset[Role]) -> str:
@@ -216,13 +238,46 @@ class Dispatcher:
         if retry_after_s > 0:
             raise RateLimited("Too many wrong API keys came from this address.", retry_after_s)
 
-    def _admit(self, client: str, limiter: RateLimiter) -> None:
-        retry_after_s = limiter.admit(client)
-        if retry_after_s > 0:
-            rate = limiter.rate
-            raise RateLimited(
-                f"The limit is {rate.count} requests in {rate.period_s} s.", retry_after_s
-            )
+    def _asked_limit(
+        self, request: Request, route: Route, client: str, limiter: Limiter
+    ) -> float | Future[float]:
+        if not (self._counts_rows and route.has_rows):
+            return limiter.admit(client)
+        request.charge = partial(self._charged, limiter, client)
+        return limiter.admit(client, 0)  # who has nothing left need not be read
+
+    def _handler_after(self, awaited: Future[float], route: Route) -> Handler:
+        """The route's, once the limit has said how long to wait."""
+        return lambda request: self._after(
+            awaited, lambda: self._fitting(request, route).handler(request)
+        )
+
+    def _after(
+        self, awaited: Future[float], go_on: Callable[[], Response | Pending]
+    ) -> Response | Pending:
+        def then(wait_s: float) -> Response | Pending:
+            self._refuse_beyond(wait_s)
+            return go_on()
+
+        return Pending(awaited, then)
+
+    def _charged(
+        self, limiter: Limiter, client: str, n_rows: int, go_on: Callable[[], Response | Pending]
+    ) -> Response | Pending:
+        most = limiter.rate.count
+        if n_rows > most:
+            raise TooLarge(f"Expected at most {most} rows, since that is the limit for all.")
+        wait_s = limiter.admit(client, n_rows)
+        if isinstance(wait_s, Future):
+            return self._after(wait_s, go_on)
+        self._refuse_beyond(wait_s)
+        return go_on()
+
+    def _refuse_beyond(self, wait_s: float) -> None:
+        if wait_s > 0:
+            assert self._limiter is not None
+            rate, what = self._limiter.rate, "rows" if self._counts_rows else "requests"
+            raise RateLimited(f"The limit is {rate.count} {what} in {rate.period_s} s.", wait_s)
 
     def _failed(self, request: Request, error: Exception) -> Response:
         error = told(error, request.request_id)
@@ -300,6 +355,13 @@ def _refuse_another_type(given: str | None, expected: str) -> None:
         raise UnsupportedMediaType(
             f"Expected the header Content-Type: {expected}, got another type."
         )
+
+
+def charged(
+    request: Request, n_rows: int, go_on: Callable[[], Response | Pending]
+) -> Response | Pending:
+    """What `go_on` gives, once the rate limit has taken the rows, where it counts them."""
+    return go_on() if request.charge is None else request.charge(n_rows, go_on)
 
 
 def json_response(content: Any, status: int = 200) -> Response:

@@ -11,7 +11,9 @@ import struct
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from pathlib import Path
+from typing import Protocol
 
 from tabserve.settings import Rate
 
@@ -19,6 +21,16 @@ from tabserve.settings import Rate
 _SLOT = struct.Struct("<16sdQ")
 _N_SLOTS = 1 << 16  # 2 MiB: as many clients as are counted apart
 _PROBES = 8  # neighbouring slots that a client may use
+
+
+class Limiter(Protocol):
+    """Counts what it is asked to admit, here or elsewhere: where that takes time, it gives back
+    what to wait for.
+    """
+
+    rate: Rate
+
+    def admit(self, client: str, n: int = 1) -> float | Future[float]: ...
 
 
 class RateLimiter:
@@ -41,15 +53,17 @@ class RateLimiter:
             self._file.truncate(size)
             self._slots = mmap.mmap(self._file.fileno(), size)
 
-    def admit(self, client: str) -> float:
-        """Count one request; 0.0 if it is admitted, else the seconds until the next one will be."""
+    def admit(self, client: str, n: int = 1) -> float:
+        """Count `n`; 0.0 if that is admitted, else the seconds until the next one may be. n: 0 asks
+        whether one would be.
+        """
         digest = hashlib.blake2b(client.encode(), digest_size=16).digest()
         with self._thread_lock:
             if self._file is None:
-                return self._count(digest)
+                return self._count(digest, n)
             fcntl.lockf(self._file, fcntl.LOCK_EX)
             try:
-                return self._count(digest)
+                return self._count(digest, n)
             finally:
                 fcntl.lockf(self._file, fcntl.LOCK_UN)
 
@@ -58,12 +72,13 @@ class RateLimiter:
         if self._file is not None:
             self._file.close()
 
-    def _count(self, digest: bytes) -> float:
+    def _count(self, digest: bytes, n: int) -> float:
         now = self._clock()
         offset, began, count = self._slot(digest, now)
-        if count >= self.rate.count:
+        if count + (n or 1) > self.rate.count:
             return began + self.rate.period_s - now
-        _SLOT.pack_into(self._slots, offset, digest, began, count + 1)
+        if n:
+            _SLOT.pack_into(self._slots, offset, digest, began, count + n)
         return 0.0
 
     def _slot(self, digest: bytes, now: float) -> tuple[int, float, int]:

@@ -63,6 +63,12 @@ class Metrics:
         self.workers_replaced = Counter(
             "tabserve_workers_replaced", "Workers begun in the place of one.", ["reason"], **own
         )
+        self.limit_store_away = Gauge(
+            "tabserve_rate_limit_store_away",
+            "1 while the store of rate limits cannot be asked.",
+            multiprocess_mode="livemax",
+            **own,
+        )
         self.log_dropped = Counter(
             "tabserve_log_lines_dropped", "Log lines lost because the log was too slow.", **own
         )

@@ -15,7 +15,7 @@ from tabserve.errors import InvalidSettings
 from tabserve.hosts import Hosts
 from tabserve.http import Dispatcher, Route
 from tabserve.importing import imported, request_class
-from tabserve.limits import RateLimiter
+from tabserve.limits import Limiter, RateLimiter
 from tabserve.logs import RequestLog
 from tabserve.metrics import Metrics
 from tabserve.models import Models, Named
@@ -60,6 +60,7 @@ class Service:
         self._admin_dispatcher: Dispatcher | None = None
         self._log: RequestLog | None = None
         self._key_tries: RateLimiter | None = None
+        self._close_limiter: Callable[[], None] = lambda: None
         self._is_draining = False
         self._extensions: list[Callable[[], dict[str, Any]]] = []
         self.on_refused: Callable[[Exception], None] = _log_refusal
@@ -130,6 +131,7 @@ class Service:
             if self._dispatcher is not None:
                 self.models.close(self.settings.deadline)
                 self.metrics.settle()
+                self._close_limiter()
             if self._log is not None:
                 self._log.close()
             self._dispatcher = self._admin_dispatcher = self._log = None
@@ -198,6 +200,7 @@ class Service:
             keys=self._keys,
             key_tries=self._key_tries,
             limiter=self._limiter(),
+            counts_rows=settings.rate_limit_counts == "rows",
             hosts=Hosts(settings.allowed_hosts),
             bounds=self._bounds(),
             deadline_s=settings.deadline,
@@ -215,10 +218,22 @@ class Service:
             idle_timeout_s=settings.idle_timeout,
         )
 
-    def _limiter(self) -> RateLimiter | None:
-        if self.settings.rate_limit is None:
+    def _limiter(self) -> Limiter | None:
+        settings = self.settings
+        if settings.rate_limit is None:
             return None
-        return self._limiter_of(self.settings.rate_limit, "limits")
+        if settings.rate_limit_store is not None:
+            from tabserve.redis_limits import RedisLimiter
+
+            limiter = RedisLimiter(
+                Rate.parse(settings.rate_limit),
+                settings.rate_limit_store,
+                is_open=settings.rate_limit_fallback == "open",
+                on_away=self.metrics.limit_store_away.set,
+            )
+            self._close_limiter = limiter.close
+            return limiter
+        return self._limiter_of(settings.rate_limit, "limits")
 
     def _limiter_of(self, rate: str, name: str) -> RateLimiter:
         """name: of the file in which the workers count together."""

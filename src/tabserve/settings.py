@@ -49,6 +49,9 @@ PROCESS_SETTINGS = frozenset(
     }
 )  # fmt: skip
 
+# May hold a password, which no error repeats.
+_SECRET = frozenset({"rate_limit_store"})
+
 _PERIODS_S = {"second": 1, "minute": 60, "hour": 3600, "day": 86400}
 
 
@@ -139,6 +142,16 @@ class Settings(BaseModel):
         None, "Predictions' requests per key, or per address where there are no keys, "
         "such as 100/minute."
     )  # fmt: skip
+    rate_limit_counts: Literal["requests", "rows"] = _setting(
+        "requests", "What the rate limit is of: requests, or rows, of which a batch has many."
+    )
+    rate_limit_store: str | None = _setting(
+        None, "Where the servers of several machines count together: redis://HOST:PORT/DB, best as "
+        "a variable where it holds a password.", repr=False,
+    )  # fmt: skip
+    rate_limit_fallback: Literal["open", "closed"] = _setting(
+        "open", "While that is away: open admits requests uncounted, closed refuses them with 503."
+    )
     deadline: float = _setting(
         30.0,
         "Time for one request, which its X-Request-Timeout-Ms header may make shorter; past "
@@ -220,6 +233,13 @@ class Settings(BaseModel):
             Rate.parse(value)
         return value
 
+    @field_validator("rate_limit_store")
+    @classmethod
+    def _known_store(cls, value: str | None) -> str | None:
+        if value is not None and not value.startswith(("redis://", "rediss://", "unix://")):
+            raise ValueError("Expected the address of a store, such as redis://127.0.0.1:6379/0")
+        return value
+
     @field_validator("key_tries")
     @classmethod
     def _parsable_or_off(cls, value: str) -> str:
@@ -270,7 +290,8 @@ class Settings(BaseModel):
         # What a validator here says is a sentence already; pydantic puts this before it.
         told = found["msg"].removeprefix("Value error, ")
         where = f" ({flag(name)}, {variable(name)} or {name} in {TOML})" if name else ""
-        raise InvalidSettings(f"{told}, got {found['input']!r}{where}." if name else f"{told}.")
+        got = "another one" if name in _SECRET else repr(found["input"])
+        raise InvalidSettings(f"{told}, got {got}{where}." if name else f"{told}.")
 
     def environment(self) -> Mapping[str, str]:
         """The variables that make another process's Settings equal to these."""

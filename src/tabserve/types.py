@@ -88,9 +88,14 @@ class Request:
     query: str = ""  # what follows the question mark, as it was sent
     failure: Exception | None = None  # met while it was read; its answer
     # Set by the dispatcher before a handler sees the request:
+    charge: "Charge | None" = None  # where the limit counts rows, and only the handler knows them
     request_id: str = ""
     deadline: float = float("inf")  # on the monotonic clock
     started: float = 0.0  # on the monotonic clock
+
+
+# What to go on with, once the limit has taken so many rows.
+Charge = Callable[[int, Callable[[], "Response | Pending"]], "Response | Pending"]
 
 
 @dataclass(slots=True)
@@ -130,11 +135,11 @@ class Pending:
     """A response to come. A thread and an event loop can both wait for it, so that one handler
     serves every framework.
 
-    then: makes it of what was awaited.
+    then: makes it of what was awaited, or says what to wait for next.
     """
 
     awaited: "Future[Any] | Computation"
-    then: Callable[[Any], Response]
+    then: Callable[[Any], "Response | Pending"]
 
 
 Handler = Callable[[Request], Response | Pending]

@@ -5,7 +5,7 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from tabserve.errors import BadRequest, InvalidInput, TabserveError
-from tabserve.http import JSON_TYPE, PREDICT, Route, error_body, json_response, told
+from tabserve.http import JSON_TYPE, PREDICT, Route, charged, error_body, json_response, told
 from tabserve.openapi import PROBLEM
 from tabserve.output import Prediction
 from tabserve.predictor import Outcome
@@ -54,7 +54,9 @@ def routes(model: ServedModel) -> list[Route]:
             response.n_log_lines = len(answers)
             return response
 
-        return Pending(model.answers(records, request.deadline), then)
+        return charged(
+            request, records.n_rows, lambda: Pending(model.answers(records, request.deadline), then)
+        )
 
     def report(request: Request) -> Pending | Response:
         reported = model.decoder.each(request.body)
@@ -77,9 +79,12 @@ def routes(model: ServedModel) -> list[Route]:
                 response.n_log_lines = len(rows) - len(errors)
             return response
 
-        if records is None:
-            return then(())
-        return Pending(model.answers(records, request.deadline), then)
+        def go_on() -> Pending | Response:
+            if records is None:
+                return then(())
+            return Pending(model.answers(records, request.deadline), then)
+
+        return charged(request, reported.n_rows, go_on)
 
     record, prediction = (
         {"$ref": "#/components/schemas/Record"},
@@ -101,6 +106,7 @@ def routes(model: ServedModel) -> list[Route]:
             "/predict/batch",
             predict_batch,
             limited=True,
+            has_rows=True,
             roles=PREDICT,
             takes=JSON_TYPE,
             operation=_operation(

@@ -90,6 +90,8 @@ def _import_all(settings: Settings) -> None:
         from tabserve.server import reloading  # noqa: F401
     if settings.framework == "flask":
         from tabserve.server import gunicorn  # noqa: F401
+    if settings.rate_limit_store is not None:
+        from tabserve import redis_limits  # noqa: F401
 
 
 def _serve(service: "Service", listeners: list[Listener]) -> int:
