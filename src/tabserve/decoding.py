@@ -91,10 +91,8 @@ class RecordDecoder:
             record = self._validate_one(body)
         except ValidationError as error:
             raise refusal(problems_of(error, ("body",))) from None
-        is_suspect = self._lax_json.is_possible_in_one(body, record)
-        if is_suspect or self._may_nest:
+        if self._may_nest or self._lax_json.is_possible_in_one(body):
             refuse_too_deep(body, self._max_depth)
-        if is_suspect:
             strictly_parsed(body)
         return self._acceptance.of_record(record, body)
 

@@ -79,7 +79,7 @@ class RequestLog:
             self._on_drop(n_lines)
             return
         self._unmade.append((lines, n_lines))
-        if not self._wake.is_set():
+        if len(self._unmade) <= 1:  # else it was woken for the one before
             self._wake.set()
 
     def make_ready(self) -> None:

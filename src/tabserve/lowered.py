@@ -4,6 +4,7 @@ The graph takes one matrix of doubles and ends at raw scores. Whatever rests on 
 here, by numpy, whose answer for a value does not depend on its neighbours.
 """
 
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Literal
 
@@ -127,35 +128,56 @@ class Lowered(BaseModel):
         """By feature, what its values are looked up in, if they are."""
         return [(feature.name, self._codes.get(feature.name)) for feature in signature.features]
 
-    def outputs(
-        self,
-        targets: tuple[Target, ...],
-        parts: Parts,
-        scores: list[Array],
-    ) -> Outputs:
-        """parts: see Renderer.parts. scores: one array for each target."""
-        outputs: Outputs = {}
-        for target, link, raw in zip(targets, self.links, scores, strict=True):
-            if target.kind == "number":
-                outputs[target.part("value")] = _value(link, raw)
-                continue
-            if target.part("score") in parts:
-                outputs[target.part("score")] = _score(link, raw)
-            name = target.part("proba")
-            wants_label = target.part("label") in parts
-            proba = _proba(link, raw) if name in parts or wants_label else raw
-            if name in parts:
-                column = parts[name]
-                if column is None:
-                    outputs[name] = proba
-                else:
-                    outputs[name] = proba[:, column if proba.shape[1] > 1 else 0]
-            if wants_label:
-                places = _label_places(link, raw, proba)
-                classes = np.empty(len(target.classes), dtype=object)
-                classes[:] = target.classes
-                outputs[target.part("label")] = classes[places]
+    def linked(
+        self, targets: tuple[Target, ...], parts: Parts
+    ) -> Callable[[Sequence[Array]], Outputs]:
+        """What makes outputs of scores, one array for each target. parts: see Renderer.parts."""
+        linked = [_Linked(*pair, parts) for pair in zip(targets, self.links, strict=True)]
+
+        def outputs(scores: Sequence[Array]) -> Outputs:
+            found: Outputs = {}
+            for target, raw in zip(linked, scores, strict=True):
+                target.add_to(found, raw)
+            return found
+
         return outputs
+
+
+class _Linked:
+    """One target: what is the same for every call is found once, since for a single row looking it
+    up costs as much as computing.
+    """
+
+    def __init__(self, target: Target, link: Link, parts: Parts) -> None:
+        self._link = link
+        self._value = target.part("value") if target.kind == "number" else None
+        self._score, self._proba, self._label = (
+            name if (name := target.part(part)) in parts else None
+            for part in ("score", "proba", "label")
+        )
+        self._column = None if self._proba is None else parts[self._proba]
+        self._is_proba = link.proba in ("itself", None) and link.precision == "double"
+        self._is_proba = self._is_proba and link.label != "place"
+        self._classes = np.empty(len(target.classes), dtype=object)
+        self._classes[:] = target.classes
+
+    def add_to(self, outputs: Outputs, raw: Array) -> None:
+        if self._value is not None:
+            outputs[self._value] = _value(self._link, raw)
+            return
+        if self._score is not None:
+            outputs[self._score] = _score(self._link, raw)
+        if self._proba is None and self._label is None:
+            return
+        proba = raw if self._is_proba else _proba(self._link, raw)
+        if self._proba is not None:
+            outputs[self._proba] = _chosen(proba, self._column)
+        if self._label is not None:
+            outputs[self._label] = self._classes[_label_places(self._link, raw, proba)]
+
+
+def _chosen(proba: Array, column: int | None) -> Array:
+    return proba if column is None else proba[:, column if proba.shape[1] > 1 else 0]
 
 
 def _score(link: Link, raw: Array) -> Array:

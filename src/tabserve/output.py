@@ -274,14 +274,14 @@ class _Declared:
     def __init__(self, declared: Output) -> None:
         self._name = declared.name
         self._decimals = declared.round
-        self._bands = declared.bands
+        self._band = None if declared.bands is None else (declared.bands.name, declared.bands.of)
 
     def render(self, numbers: list[float]) -> list[Prediction]:
-        name, decimals, bands = self._name, self._decimals, self._bands
+        name, decimals = self._name, self._decimals
         shown = numbers if decimals is None else [round(number, decimals) for number in numbers]
-        if bands is None:
+        if self._band is None:
             return [{name: number} for number in shown]
-        band, of = bands.name, bands.of
+        band, of = self._band
         return [
             {name: number, band: of(exact)} for number, exact in zip(shown, numbers, strict=True)
         ]

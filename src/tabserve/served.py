@@ -160,7 +160,12 @@ class ServedModel:
     def log_lines(self, records: Records, answers: Sequence[Outcome]) -> list[LogLine]:
         """What the log says of each prediction that was made."""
         model, version = self.manifest.name, self.manifest.version
-        columns = [_listed(feature, records.values[feature.name]) for feature in self._features]
+        columns = [
+            _listed(feature, column)
+            if isinstance(column := records.values[name], np.ndarray)
+            else column
+            for feature, name in zip(self._features, self._names, strict=True)
+        ]
         rows = [dict(zip(self._names, row, strict=True)) for row in zip(*columns, strict=True)]
         if records.echoes is not None:
             for row, echo in zip(rows, records.echoes, strict=True):
@@ -271,10 +276,8 @@ def _count_by_type(metrics: Metrics, manifest: Manifest) -> Callable[[str], None
     return lambda kind: metrics.warnings.labels(manifest.name, manifest.version, kind).inc()
 
 
-def _listed(feature: Feature, column: Sequence[Any] | Array) -> Sequence[Any]:
+def _listed(feature: Feature, column: Array) -> Sequence[Any]:
     """As Python values, None where missing."""
-    if not isinstance(column, np.ndarray):
-        return column
     listed: list[Any] = column.tolist()
     if column.dtype.kind == "M":
         return texts_of_moments(column)

@@ -48,21 +48,24 @@ def new_id() -> str:
     """128 random bits: nobody else has it, in this process or a fork of it. No secret, so the
     system's random source, a call of 1 to 20 µs, is not needed.
     """
-    return f"{getrandbits(128):032x}"
+    return getrandbits(128).to_bytes(16).hex()
 
 
 def new_ids(n: int) -> list[str]:
     """Several such."""
     if n == 1:
         return [new_id()]
-    digits = f"{getrandbits(128 * n):0{32 * n}x}"
+    digits = getrandbits(128 * n).to_bytes(16 * n).hex()
     return [digits[start : start + 32] for start in range(0, 32 * n, 32)]
 
 
 def timestamp(at: float) -> str:
     """at: seconds since 1970. Gives back UTC as RFC 3339 writes it, to the millisecond."""
-    second, milliseconds = divmod(int(at * 1000), 1000)
-    return f"{_second(second)}.{milliseconds:03d}Z"
+    milliseconds = int(at * 1000)
+    return _second(milliseconds // 1000) + _MILLISECONDS[milliseconds % 1000]
+
+
+_MILLISECONDS = [f".{n:03d}Z" for n in range(1000)]
 
 
 @lru_cache(maxsize=4)

@@ -41,8 +41,6 @@ class OnnxEngine:
     ) -> None:
         self._lowered = lowered
         self._signature = signature
-        self._targets = targets
-        self._parts = parts
         self._scores = runtime.session(graph, GRAPH)
         self._refused = None if refused is None else runtime.session(refused, REFUSED)
         (self._input,) = (given.name for given in self._scores.get_inputs())
@@ -53,17 +51,20 @@ class OnnxEngine:
         self._threads = threads
         self._pool: ThreadPoolExecutor | None = None
         self._pool_of = 0
-        self._one_row = _OneRow(self._scores, len(signature.features))
+        self._outputs = lowered.linked(targets, parts)
         self._codes = lowered.codes(signature)
-        self._rounds = any(feature.dtype in ROUNDED for feature in signature.features)
         # Of what the signature admits as it is.
         self._cannot_overflow = refused is None or lowered.safe_below > LARGEST_ADMITTED
+        self._is_plain = self._cannot_overflow and not any(
+            feature.dtype in ROUNDED for feature in signature.features
+        )
+        self._one_row = _OneRow(self._scores, len(signature.features))
 
     def predict(self, values: Values) -> Outputs:
         """Raises InvalidInput where scikit-learn would find that a number is none any more."""
-        if self._is_one_plain_row(values):
-            scores = self._one_row.scores(self._row(values))
-            return self._lowered.outputs(self._targets, self._parts, scores)
+        first = values[self._codes[0][0]]
+        if self._is_plain and len(first) == 1 and type(first) is not np.ndarray:
+            return self._outputs(self._one_row.scores(self._row(values)))
         matrix = self._lowered.matrix(self._signature, values)
         if self._refused is not None and self._may_overflow(values, matrix):
             for found in self._refused.run(None, {self._input: matrix}):
@@ -73,7 +74,7 @@ class OnnxEngine:
             scores = self._sorted(matrix)
         else:
             scores = self._computed(matrix)
-        return self._lowered.outputs(self._targets, self._parts, scores)
+        return self._outputs(scores)
 
     def _sorted(self, matrix: Array) -> list[Array]:
         """Rows that go the same ways one after another: a tree then finds the way in the caches,
@@ -93,15 +94,8 @@ class OnnxEngine:
         scores: list[Array] = self._run(self._names, {self._input: matrix}, None)
         return scores
 
-    def _is_one_plain_row(self, values: Values) -> bool:
-        """One whose values are numbers or codes as they stand."""
-        if self._rounds or not self._cannot_overflow:
-            return False
-        column = next(iter(values.values()))
-        return type(column) is not np.ndarray and len(column) == 1
-
     def _row(self, values: Values) -> list[Any]:
-        """None where missing."""
+        """Of one row whose values are numbers or codes as they stand; None where missing."""
         return [
             values[name][0] if codes is None else codes.get(values[name][0], UNKNOWN)
             for name, codes in self._codes

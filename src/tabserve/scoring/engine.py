@@ -42,8 +42,8 @@ class _Tabled:
         self._tables: Tables | None = tables
         self._lowered = manifest.lowered
         self._signature = manifest.signature
-        self._targets = manifest.targets
-        self._parts = Renderer(manifest.targets, manifest.output).parts
+        parts = Renderer(manifest.targets, manifest.output).parts
+        self._outputs = manifest.lowered.linked(manifest.targets, parts)
         # From there on the engine looks whether the model would refuse the row.
         self._limit = manifest.lowered.safe_below if has_refused else np.inf
 
@@ -58,7 +58,7 @@ class _Tabled:
             is_left |= (np.abs(matrix) >= self._limit).any(axis=1)
         left = np.flatnonzero(is_left)
         scores[left] = 0.0
-        outputs = self._lowered.outputs(self._targets, self._parts, [scores[:, np.newaxis]])
+        outputs = self._outputs([scores[:, np.newaxis]])
         compared = np.unique(np.concatenate([fresh, np.arange(0, len(scores), _COMPARED_EVERY)]))
         compared = compared[~is_left[compared]]
         found = self._engine.predict(_plain(piece, np.concatenate([left, compared])))
