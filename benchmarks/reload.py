@@ -48,7 +48,7 @@ def main(words: list[str] | None = None) -> None:
         folder = Path(made)
         train.train_and_pack(data.generate(), folder / "models", "1.0.0", "generated")
         name = folder / "models" / "churn"
-        _again(name / "1.0.0", "2.0.0")
+        another(name / "1.0.0", "2.0.0")
         releases.make_live(name, "1.0.0")
         row = repository.find(name).golden().rows[0]
         lines = _switches(folder, row, arguments.loads, arguments.reloads)
@@ -155,7 +155,7 @@ def _many(folder: Path, n_models: int) -> Lines:
     model = DecisionTreeRegressor(random_state=0).fit(rows, rows["x"])
     first = tabserve.pack(model, folder / "many", name="m0", version="1.0.0", data=rows)
     for i in range(1, n_models):
-        _again(first, "1.0.0", name=f"m{i}")
+        another(first, "1.0.0", name=f"m{i}")
     with Server(folder / "many").running() as server:
         return [
             [f"start to ready of {n_models} small models, s", figure(server.ready_s), "5"],
@@ -163,7 +163,7 @@ def _many(folder: Path, n_models: int) -> Lines:
         ]
 
 
-def _again(source: Path, version: str, name: str | None = None) -> None:
+def another(source: Path, version: str, name: str | None = None) -> None:
     """The same model as another version, or under another name."""
     manifest = json.loads((source / MANIFEST).read_bytes())
     manifest |= {"version": version, "name": name or manifest["name"]}

@@ -2,6 +2,7 @@
 
 import sys
 import threading
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -385,4 +386,18 @@ def test_a_batch_is_no_larger_than_its_first_deadline_allows() -> None:
     assert (soon.result(PATIENCE_S), held.result(PATIENCE_S)) == ([1], [0])
     assert [future.result(PATIENCE_S) for future in later] == [[n] for n in range(20)]
     assert slow.calls[1] < 8
+
+
+def test_what_waits_for_more_holds_nothing_of_what_was_computed() -> None:
+    """A request's callbacks hold its model, which could not go once another takes its place."""
+    batcher, model = Batcher(lambda requests: [2]), Doubler()
+    is_gone = threading.Event()
+    weakref.finalize(model, is_gone.set)
+    future = batcher.submit(Rows([1]))
+    future.add_done_callback(lambda _, held=model: None)
+    assert future.result(PATIENCE_S) == 2
+
+    del future, model
+
+    assert is_gone.wait(PATIENCE_S)
     batcher.close()

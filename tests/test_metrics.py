@@ -141,6 +141,7 @@ def _read(folder: Path) -> tuple[dict[str, Any], str]:
 
 def test_any_worker_tells_the_sum_of_all_and_forgets_the_gauges_of_the_dead(tmp_path: Path) -> None:
     workers = [_worker(tmp_path, n) for n in (2, 3)]
+    (tmp_path / "counter_1.db").touch()  # which another one is about to fill
     total = {"predictions_total": 5.0, "errors_total": 2.0, "latency_avg_ms": 2500.0}
 
     summary, text = _read(tmp_path)

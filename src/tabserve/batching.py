@@ -141,14 +141,21 @@ class Batcher:
         self._thread.join(timeout_s)
 
     def _work(self) -> None:
-        while batch := self._next_batch():
-            jobs = self._in_time(batch)
-            if jobs:
-                self._computing_rows = sum([job.rows.n_rows for job in jobs])
-                self._computing_since = began = self._clock()
-                self._answer(jobs)
-                self._computing_since, self._computed_at = None, self._clock()
-                self._cost.learn(self._computing_rows, self._computed_at - began)
+        while self._work_once():
+            pass
+
+    def _work_once(self) -> bool:
+        """False at the end. While the thread waits, none of its variables holds what was computed:
+        a request's callbacks hold its model, which could not go once another takes its place.
+        """
+        jobs = self._in_time(batch := self._next_batch())
+        if jobs:
+            self._computing_rows = sum([job.rows.n_rows for job in jobs])
+            self._computing_since = began = self._clock()
+            self._answer(jobs)
+            self._computing_since, self._computed_at = None, self._clock()
+            self._cost.learn(self._computing_rows, self._computed_at - began)
+        return bool(batch)
 
     def _next_batch(self) -> list[_Job]:
         """At least one job, waiting for it; empty once closed."""

@@ -139,6 +139,9 @@ class Connection(asyncio.Protocol):
         self._queue.clear()
         if self._exchange is not None:
             self._exchange.leave()
+        # It holds this object too, which would be there with all that it holds until the garbage
+        # of such circles is collected.
+        del self._parser
 
     def data_received(self, data: bytes) -> None:
         is_between = not (self._is_receiving or self._is_broken)
@@ -298,6 +301,7 @@ class Connection(asyncio.Protocol):
             client=self._client,
             failure=failure,
         )
+        self._body = []  # an idle connection keeps none
         if b"?" in self._url:
             request.query = self._url.partition(b"?")[2].decode("latin-1")
         stays = (

@@ -2,14 +2,15 @@
 
 import os
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+from prometheus_client.registry import Collector
 
 from tabserve.settings import METRICS_FOLDER_VARIABLE
 
@@ -132,8 +133,22 @@ class Metrics:
             return self._registry
         _forget_dead_workers(Path(folder))
         registry = CollectorRegistry()
-        MultiProcessCollector(registry, folder)  # type: ignore[no-untyped-call]
+        registry.register(_AllWorkers(Path(folder)))
         return registry
+
+
+class _AllWorkers(Collector):
+    """What the files of all workers say. As prometheus-client's own collector, which fails on a
+    file that another worker has made and not yet filled.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def collect(self) -> Iterable[Metric]:
+        files = [str(file) for file in self._folder.glob("*.db") if _is_filled(file)]
+        families: Iterable[Metric] = MultiProcessCollector.merge(files)  # type: ignore[no-untyped-call]
+        return families
 
 
 class RolloutMetrics:
@@ -167,6 +182,12 @@ class RolloutMetrics:
         self.seconds = Counter(
             f"{_ROLLOUT}timed_seconds", "Time of these calls.", [*pair, "version"], **own
         )
+
+
+def _is_filled(file: Path) -> bool:
+    with suppress(FileNotFoundError):  # that of a dead worker's gauge
+        return file.stat().st_size > 0
+    return False
 
 
 def _forget_dead_workers(folder: Path) -> None:
