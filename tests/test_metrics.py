@@ -44,6 +44,7 @@ def test_every_metric_is_told_with_its_value() -> None:
         "tabserve_queue_depth": 3,
         "tabserve_in_flight": 2,
         "tabserve_log_lines_dropped_total": 4,
+        "tabserve_rate_limit_store_away": 0,
     }
 
 
