@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+from pydantic import BaseModel
 
 
 def doubled(columns: dict[str, Any]) -> Any:
@@ -24,3 +25,10 @@ class Scaled:
 
     def predict(self, columns: dict[str, Any]) -> dict[str, Any]:
         return {"a": columns["age"] * self.factor, "b": columns["member"]}
+
+
+class Line(BaseModel):
+    """A request class for the model of `lines`."""
+
+    x: float
+    note: str | None = None

@@ -17,10 +17,9 @@ from sklearn.preprocessing import FunctionTransformer
 from sklearn.tree import DecisionTreeClassifier
 
 import tabserve
-from tabserve import lower, repository
+from tabserve import hard, lower, repository
 from tabserve.artifact import Artifact, Manifest
 from tabserve.errors import InvalidInput
-from tabserve.hard import hard_columns
 from tabserve.inference import signature_of
 from tabserve.parity import columns_of, compare, in_batches
 from tests.conftest import RECORD
@@ -110,18 +109,30 @@ def test_hard_rows_stand_on_both_sides_of_every_threshold() -> None:
     signature = signature_of(model, ROWS, "frame", {}, "refuse")
     rows = ROWS[:5].to_dict("records")
 
-    hard = hard_columns(signature, rows, lower.lower(model, signature, {"proba": None}))
+    lowered = lower.lower(model, signature, {"proba": None})
+    found = hard.hard_rows(signature, rows, lowered).columns
 
     tree = model.tree_
     for feature, threshold in zip(tree.feature, tree.threshold, strict=True):
         if feature < 0:
             continue
         with np.errstate(over="ignore"):
-            seen = hard["ab"[feature]].astype(np.float32).astype(float)
+            seen = found["ab"[feature]].astype(np.float32).astype(float)
         assert (seen <= threshold).any()
         assert (seen > threshold).any()
         if feature == 0:  # to the next number that the tree can tell from it
             assert np.nextafter(np.float32(threshold), np.float32(np.inf)) in seen
+
+
+def test_of_a_wide_models_hard_rows_as_many_are_drawn_as_is_cheap(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = packed(RandomForestClassifier(5, random_state=0), tmp_path).parity
+    monkeypatch.setattr(hard, "MOST_VALUES", 400)
+    drawn = packed(RandomForestClassifier(5, random_state=0), tmp_path, replace=True).parity
+
+    assert whole.n_hard_rows == whole.n_hard_rows_known
+    assert drawn.n_hard_rows <= 400 // 2 + drawn.n_rows < drawn.n_hard_rows_known
 
 
 def test_an_answer_is_the_same_alone_as_in_any_batch(tmp_path: Path) -> None:

@@ -12,8 +12,9 @@ import orjson
 import pytest
 
 from tabserve import Service
-from tabserve.errors import ArtifactError, ModelNotReady
+from tabserve.errors import ArtifactError, ModelNotReady, OperatorError
 from tabserve.repository import LIVE
+from tests.conftest import RECORD
 from tests.forging import edit_manifest, forge
 from tests.serving import PATIENCE_S, Answer, Client, client_of, error, settings
 
@@ -416,3 +417,31 @@ def test_a_version_alone_is_served_under_its_name(lines: Path, start: Start) -> 
     with pytest.raises(ModelNotReady):
         service.close()
         service.models.wait(0)
+
+
+def test_each_of_several_models_has_a_request_class_of_its_own(
+    folder: Path, repository: Path, start: Start
+) -> None:
+    shutil.copytree(repository / "churn", folder / "churn")
+    told = "line=tests.functions:Line, churn=examples.churn.request:ChurnRequest"
+    _, client = start(folder, request=told)
+
+    noted = client("POST", "/models/line/predict", orjson.dumps({"x": 3.0, "note": "n"}))
+    assert (noted.status, noted.json()["note"]) == (200, "n")
+    customer = orjson.dumps(RECORD | {"customer_id": "7"})
+    assert client("POST", "/models/churn/predict", customer).json()["customer_id"] == "7"
+
+
+@pytest.mark.parametrize(
+    ("told", "message"),
+    [
+        ("lime=tests.functions:Line", "given for lime, and the models here are line"),
+        ("line=tests.functions:Line,line=tests.functions:Line", "for each model once"),
+        ("line=", "Cannot import"),
+    ],
+)
+def test_a_request_class_of_no_model_is_refused(
+    folder: Path, told: str, message: str
+) -> None:  # fmt: skip
+    with pytest.raises(OperatorError, match=message):
+        Service(folder, settings=settings(request=told))

@@ -90,7 +90,8 @@ class Parity(BaseModel):
 
     exactness: "bits" (equal), "close" (within 1e-12 x scale) or "tolerance" (within that x scale).
     unproven: there was no sample to take golden rows from.
-    n_rows, n_hard_rows: golden rows, and rows made to be hard for a lowered graph.
+    n_rows, n_hard_rows: golden rows, and rows made to be hard for a lowered graph, which were drawn
+    from n_hard_rows_known where a wide model has too many.
     max_difference: the largest absolute one of the engine used.
     joinable: whether the answers stay in the class when rows of several requests are computed as
     one batch.
@@ -103,6 +104,7 @@ class Parity(BaseModel):
     unproven: bool = False
     n_rows: int
     n_hard_rows: int = 0
+    n_hard_rows_known: int = 0
     batch_sizes: list[int]
     max_difference: float
     joinable: bool

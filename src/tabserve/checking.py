@@ -268,8 +268,11 @@ def _tried(tried: Tried) -> str:
 
 def _parity(manifest: Manifest, found: Trial) -> str:
     parity = manifest.parity
+    drawn = ""
+    if parity.n_hard_rows < parity.n_hard_rows_known:
+        drawn = f"; {parity.n_hard_rows:,} of {parity.n_hard_rows_known:,} hard rows were tried"
     return (
         f"all {parity.n_rows} reproduced by the {manifest.engine} engine, class "
         f"{parity.shown_class}, largest difference {found.difference:g} (packed on {parity.cpu}, "
-        f"{cpu_model()} here)"
+        f"{cpu_model()} here){drawn}"
     )

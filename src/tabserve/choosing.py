@@ -14,7 +14,7 @@ from tabserve.artifact import GRAPH, REFUSED, Exactness, GoldenRows, Parity, Tri
 from tabserve.engines.onnx import OnnxEngine, safe_below
 from tabserve.engines.onnx_model import OnnxModelEngine
 from tabserve.errors import ArtifactError, InvalidInput, NotReproduced, PackError, WrongFormat
-from tabserve.hard import drawn_columns, hard_columns
+from tabserve.hard import drawn_columns, hard_rows
 from tabserve.lower import CannotLower, LoweredModel, lower
 from tabserve.lowered import Lowered
 from tabserve.output import Target
@@ -25,8 +25,9 @@ logger = logging.getLogger("tabserve")
 
 # Single rows that are timed, after one to warm up.
 _TIMED_ROWS = 20
-# Hard rows computed alone as well as in batches: an engine's answers may differ only there.
-_MOST_ALONE = 2000
+# Hard rows computed alone as well as in batches: an engine's answers may differ only there. Of a
+# wide model fewer: so many values in all.
+_MOST_ALONE, _MOST_VALUES_ALONE = 2000, 1_000_000
 # Of a converted graph, whose errors may lie anywhere; in float a forest is wrong on 3 % of rows.
 _DRAWN_ROWS = 1000
 
@@ -84,7 +85,7 @@ def choose(
     if model is None and tolerance is not None:
         truth = tolerated
     native, joinable, largest = _native(packed, truth)
-    tried, n_hard_rows = [native], 0
+    tried, n_hard_rows, n_known = [native], 0, 0
 
     def report(judged: Original, joinable: bool, largest: float) -> Parity:
         return Parity(
@@ -92,6 +93,7 @@ def choose(
             tolerance=judged.tolerance,
             n_rows=len(golden.rows),
             n_hard_rows=n_hard_rows,
+            n_hard_rows_known=n_known,
             batch_sizes=list(parity.BATCH_SIZES),
             max_difference=largest,
             joinable=joinable,
@@ -102,7 +104,7 @@ def choose(
     if model is not None and not only_native:
         for graph in _graphs(model, truth, tolerated):
             tried.append(graph.tried)
-            n_hard_rows = graph.n_hard_rows
+            n_hard_rows, n_known = graph.n_hard_rows, graph.n_known
             if graph.tried.equal and _faster(graph.tried, native):
                 difference = graph.tried.max_difference or 0.0
                 found = report(graph.judged, True, difference)
@@ -117,6 +119,7 @@ class _Graph:
     tried: Tried
     judged: Original
     n_hard_rows: int = 0
+    n_known: int = 0
     plan: Lowered | None = None
     files: dict[str, bytes] = field(default_factory=dict)
 
@@ -139,11 +142,12 @@ def _graphs(model: Any, truth: Original, tolerated: Original) -> Iterator[_Graph
 
 def _exact(lowered: LoweredModel, truth: Original) -> _Graph:
     engine, plan = _onnx(lowered, truth)
-    hard = hard_columns(truth.signature, truth.golden.rows, lowered)
+    hard = hard_rows(truth.signature, truth.golden.rows, lowered)
     files = {GRAPH: lowered.graph}
     if lowered.refused is not None:
         files[REFUSED] = lowered.refused
-    return _Graph(_tried(engine, truth, hard), truth, n_rows(hard), plan, files)
+    tried = _tried(engine, truth, hard.columns)
+    return _Graph(tried, truth, n_rows(hard.columns), hard.n_known, plan, files)
 
 
 def _converted(model: Any, truth: Original, lowered: LoweredModel | None) -> Iterator[_Graph]:
@@ -152,7 +156,9 @@ def _converted(model: Any, truth: Original, lowered: LoweredModel | None) -> Ite
 
     rows = truth.golden.rows
     drawn = drawn_columns(truth.signature, rows, _DRAWN_ROWS)
-    every = concatenate([hard_columns(truth.signature, rows, lowered), drawn])
+    known = hard_rows(truth.signature, rows, lowered)
+    every = concatenate([known.columns, drawn])
+    n_known = known.n_known + n_rows(drawn)
     for precision in get_args(converting.Precision):
         hard = every
         try:
@@ -166,7 +172,7 @@ def _converted(model: Any, truth: Original, lowered: LoweredModel | None) -> Ite
             tried, files = _tried(engine, truth, hard), {GRAPH: content}
         why = tried.why and f"In {precision}: {tried.why}"
         tried = tried.model_copy(update={"converter": "skl2onnx", "why": why})
-        yield _Graph(tried, truth, n_rows(hard), files=files)
+        yield _Graph(tried, truth, n_rows(hard), n_known, files=files)
         if tried.equal:
             return
 
@@ -245,7 +251,8 @@ class _Differs(Exception):
 def _compared(engine: Engine, truth: Original, columns: Columns, expected: Outputs) -> float:
     """The largest difference, over all batch sizes. Raises _Differs."""
     every = np.arange(n_rows(columns))
-    alone = np.linspace(0, len(every) - 1, min(len(every), _MOST_ALONE)).astype(int)
+    most = min(_MOST_ALONE, max(100, _MOST_VALUES_ALONE // len(columns)))
+    alone = np.linspace(0, len(every) - 1, min(len(every), most)).astype(int)
     kind = "golden" if columns is truth.columns else "hard"
     largest = 0.0
     for size in (*parity.BATCH_SIZES, len(every)):

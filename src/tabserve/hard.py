@@ -1,6 +1,7 @@
 """Rows made to be hard for an engine: where trees decide, where numbers end, what is missing."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,37 +13,93 @@ from tabserve.parity import columns_of
 from tabserve.signature import Feature, Signature
 from tabserve.types import Array, Columns, concatenate, n_rows
 
-# More thresholds than these are sampled evenly: each is three rows, of which scikit-learn computes
-# some ten thousand in a second.
+# More thresholds of a feature than these are sampled evenly: each is three rows, of which
+# scikit-learn computes some ten thousand in a second.
 MOST_THRESHOLDS = 10_000
+# Values in all hard rows together; of a wide model's rows as many are drawn evenly. 6 million take
+# some seconds: 3,000 rows of 2,000 features.
+MOST_VALUES = 6_000_000
+# Rows near the end of float32 and beyond it, which trees refuse, some only when they are scaled:
+# the model is asked about each of them alone.
+_MOST_HUGE, _HUGE = 64, 1e37
+# Of a matrix that is computed at once.
+_MOST_CELLS = 2**21
 
 _EXTREMES = (0.0, -0.0, 1.0, -1.0, 5e-324, 1e-300, 1e-45, 1e-20, 2.0**24 + 1, 2.0**53,
              1e15, 1e30, -1e30, 3.4e38, 1e39, -1e39, 1e300)  # fmt: skip
 _UNKNOWN = "a category that nobody has"
 
 
-def hard_columns(
+@dataclass(frozen=True)
+class HardRows:
+    """n_known: how many there are, of which a wide model's were drawn."""
+
+    columns: Columns
+    n_known: int
+
+
+def hard_rows(
     signature: Signature, rows: list[dict[str, Any]], model: LoweredModel | None
-) -> Columns:
+) -> HardRows:
     """rows: usual ones, which are altered in one feature at a time.
     model: whose thresholds are sought; None where they are not known.
     """
     base = columns_of(signature, rows)
-    altered = [
-        _altered(base, feature, columns)
-        for feature in signature.features
-        for columns in (_special(signature, feature), _decisive(signature, base, feature, model))
-        if len(columns)
+    features = signature.features
+    most = MOST_VALUES // len(features)
+    decisive, n_left_out = _decisive(signature, base, model, most)
+    values = [
+        np.concatenate([special, near]) if len(near) else special
+        for special, near in zip(
+            (_special(signature, feature) for feature in features), decisive, strict=True
+        )
     ]
-    return concatenate([base, *altered])
+    owners = np.repeat(np.arange(len(features)), [len(column) for column in values])
+    chosen = _chosen(values, most)
+    altered = _altered(base, signature, values, owners, chosen)
+    n_known = n_rows(base) + len(owners) + n_left_out
+    return HardRows(concatenate([base, altered]), n_known)
 
 
-def _altered(base: Columns, feature: Feature, values: Array) -> Columns:
-    """Usual rows in turn, with the values for this feature."""
-    places = np.arange(len(values)) % n_rows(base)
-    return {
-        name: values if name == feature.name else column[places] for name, column in base.items()
-    }
+def _chosen(values: list[Array], most: int) -> Array:
+    """Places in all the values, the huge ones last: a library that refuses one of them refuses its
+    neighbours too, which finds them quickly.
+    """
+    is_huge = np.concatenate([
+        np.abs(column) > _HUGE if column.dtype.kind == "f" else np.zeros(len(column), dtype=bool)
+        for column in values
+    ])  # fmt: skip
+    chosen = _drawn(np.arange(len(is_huge)), most)
+    huge = chosen[is_huge[chosen]]
+    return np.concatenate([chosen[~is_huge[chosen]], _drawn(huge, _MOST_HUGE)])
+
+
+def _drawn(places: Array, most: int) -> Array:
+    """Evenly."""
+    if len(places) <= most:
+        return places
+    drawn: Array = places[np.linspace(0, len(places) - 1, most).astype(int)]
+    return drawn
+
+
+def _altered(
+    base: Columns, signature: Signature, values: list[Array], owners: Array, chosen: Array
+) -> Columns:
+    """Usual rows in turn, each with one value of the feature that owns it.
+
+    owners: of all the values the feature's place. chosen: places in all the values.
+    """
+    usual = np.arange(len(chosen)) % n_rows(base)
+    starts = np.searchsorted(owners, np.arange(len(values)))
+    order = np.argsort(owners[chosen], kind="stable")
+    ends = np.searchsorted(owners[chosen][order], np.arange(len(values) + 1))
+    found = {}
+    for place, feature in enumerate(signature.features):
+        column = base[feature.name][usual]
+        mine = order[ends[place] : ends[place + 1]]
+        column[mine] = values[place][chosen[mine] - starts[place]]
+        found[feature.name] = column
+    return found
 
 
 def _special(signature: Signature, feature: Feature) -> Array:
@@ -85,23 +142,34 @@ def drawn_columns(signature: Signature, rows: list[dict[str, Any]], n: int) -> C
 
 
 def _decisive(
-    signature: Signature, base: Columns, feature: Feature, model: LoweredModel | None
-) -> Array:
-    """The feature's values on either side of each threshold, and their neighbours in float32."""
+    signature: Signature, base: Columns, model: LoweredModel | None, most: int
+) -> tuple[list[Array], int]:
+    """By feature, the values on either side of each threshold and their neighbours in float32; and
+    how many more there would be, were they not too many.
+    """
+    features = signature.features
     if model is None or model.splits is None:
-        return np.empty(0)
-    if feature.type not in ("integer", "number") or feature.categories:
-        return np.empty(0)
-    session = runtime.session(model.splits, "the splits")
-    split = _Split(session, model.plan, signature, base, feature)
-    found = [
-        split.values_at(output, column, thresholds)
-        for output, by_column in enumerate(model.thresholds)
-        for column, thresholds in by_column.items()
+        return [np.empty(0)] * len(features), 0
+    numbers = [
+        place
+        for place, feature in enumerate(features)
+        if feature.type in ("integer", "number") and not feature.categories
     ]
-    values = np.unique(np.concatenate([np.empty(0), *found]))
-    if len(values) > MOST_THRESHOLDS:
-        values = values[np.linspace(0, len(values) - 1, MOST_THRESHOLDS).astype(int)]
+    session = runtime.session(model.splits, "the splits")
+    split = _Split(session, model.plan, signature, base)
+    passed, n_left_out = split.passed(np.array(numbers, dtype=int), model.thresholds, most)
+    found = [np.empty(0)] * len(features)
+    for place in numbers:
+        found[place] = _near(features[place], passed.get(place, np.empty(0)))
+    return found, n_left_out
+
+
+# Rows that come of one threshold: both sides, and of each the neighbours.
+_ROWS_OF_A_THRESHOLD = 8
+
+
+def _near(feature: Feature, values: Array) -> Array:
+    values = _drawn(np.unique(values), MOST_THRESHOLDS)
     least, largest = feature.bounds
     if feature.type == "integer":
         values = np.concatenate([np.floor(values), np.ceil(values)])
@@ -117,36 +185,87 @@ def _decisive(
 class _Split:
     """What the trees see of one feature, all others being usual."""
 
-    def __init__(
-        self, session: Any, plan: Lowered, signature: Signature, base: Columns, feature: Feature
-    ) -> None:
+    def __init__(self, session: Any, plan: Lowered, signature: Signature, base: Columns) -> None:
         self._session = session
-        self._place = [one.name for one in signature.features].index(feature.name)
+        self._input = session.get_inputs()[0].name
         self._row = plan.matrix(signature, {name: column[:1] for name, column in base.items()})
-        self._low = (feature.minimum or 0.0) - 1.0
-        self._high = (feature.maximum or 0.0) + 1.0
-        self._ends = self._seen(np.array([self._low, self._high]))
+        self._low = np.array([(one.minimum or 0.0) - 1.0 for one in signature.features])
+        self._high = np.array([(one.maximum or 0.0) + 1.0 for one in signature.features])
 
-    def values_at(self, output: int, column: int, thresholds: Array) -> Array:
-        """Where what the trees see in a column passes each threshold, found by halving; none where
-        it does not rest on this feature, or not within its range.
+    def passed(
+        self, features: Array, splits: Sequence[Mapping[int, Array]], most: int
+    ) -> tuple[dict[int, Array], int]:
+        """By feature, the values at which what the trees see in any column passes a threshold; none
+        where it does not rest on the feature, or not within its range.
+
+        features: places. splits: of each output the thresholds by column.
+        Second: how many rows the thresholds would have come to that were left out.
         """
-        first, last = self._ends[output][:, column]
-        if first == last:
-            return np.empty(0)
-        rising = last > first
-        inside = (thresholds > min(first, last)) & (thresholds < max(first, last))
-        wanted = thresholds[inside]
-        low, high = np.full(len(wanted), self._low), np.full(len(wanted), self._high)
+        columns = [np.array(sorted(by_column), dtype=int) for by_column in splits]
+        first = self._seen(features, self._low[features], columns)
+        last = self._seen(features, self._high[features], columns)
+        sought = [
+            (features[i], output, columns[output][j], before[i, j], after[i, j], wanted)
+            for output, (before, after) in enumerate(zip(first, last, strict=True))
+            for i, j in zip(*np.nonzero(before != after), strict=True)
+            if len(
+                wanted := _within(
+                    splits[output][int(columns[output][j])], before[i, j], after[i, j]
+                )
+            )
+        ]
+        counts = [len(wanted) for *_, wanted in sought]
+        total = sum(counts)
+        chosen = _drawn(np.arange(total), max(1, most // _ROWS_OF_A_THRESHOLD))
+        owners = np.repeat(np.arange(len(sought)), counts)[chosen]
+        thresholds = np.concatenate([np.empty(0), *(wanted for *_, wanted in sought)])[chosen]
+        found: dict[int, list[Array]] = {}
+        for output in range(len(splits)):
+            mine = np.array([sought[owner][1] == output for owner in owners], dtype=bool)
+            if not mine.any():
+                continue
+            of = [sought[owner] for owner in owners[mine]]
+            place = np.array([one[0] for one in of])
+            column = np.searchsorted(columns[output], [one[2] for one in of])
+            rising = np.array([one[4] > one[3] for one in of])
+            ends = self._halved(output, place, column, columns, thresholds[mine], rising)
+            for feature in np.unique(place):
+                found.setdefault(int(feature), []).extend(end[place == feature] for end in ends)
+        left_out = (total - len(chosen)) * _ROWS_OF_A_THRESHOLD
+        return {feature: np.concatenate(values) for feature, values in found.items()}, left_out
+
+    def _halved(
+        self,
+        output: int,
+        place: Array,
+        column: Array,
+        columns: list[Array],
+        thresholds: Array,
+        rising: Array,
+    ) -> tuple[Array, Array]:
+        """The last value on either side of each threshold."""
+        low, high = self._low[place], self._high[place]
+        every = np.arange(len(place))
         for _ in range(70):  # more than the bits of a double
             middle = (low + high) / 2
-            goes_left = self._seen(middle)[output][:, column] <= wanted
+            seen = self._seen(place, middle, columns)[output][every, column]
+            goes_left = seen <= thresholds
             low = np.where(goes_left == rising, middle, low)
             high = np.where(goes_left == rising, high, middle)
-        return np.concatenate([low, high])
+        return low, high
 
-    def _seen(self, values: Array) -> list[Array]:
-        matrix = np.repeat(self._row, len(values), axis=0)
-        matrix[:, self._place] = values
-        seen: list[Array] = self._session.run(None, {self._session.get_inputs()[0].name: matrix})
-        return seen
+    def _seen(self, places: Array, values: Array, columns: list[Array]) -> list[Array]:
+        """By output, what is seen in the columns, a row for each value in the place of its own."""
+        at_once = max(1, _MOST_CELLS // self._row.shape[1])
+        parts = []
+        for start in range(0, max(1, len(places)), at_once):
+            some = places[start : start + at_once]
+            matrix = np.repeat(self._row, len(some), axis=0)
+            matrix[np.arange(len(some)), some] = values[start : start + at_once]
+            seen = self._session.run(None, {self._input: matrix})
+            parts.append([one[:, wanted] for one, wanted in zip(seen, columns, strict=True)])
+        return [np.concatenate(some) for some in zip(*parts, strict=True)]
+
+
+def _within(thresholds: Array, first: float, last: float) -> Array:
+    return thresholds[(thresholds > min(first, last)) & (thresholds < max(first, last))]

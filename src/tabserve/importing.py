@@ -37,3 +37,21 @@ def request_class(spec: str | None) -> type[BaseModel] | None:
     if not (isinstance(found, type) and issubclass(found, BaseModel)):
         raise RequestClassError(f"Expected a pydantic class at {spec}, found {found!r}.")
     return found
+
+
+def request_classes(spec: str | None) -> type[BaseModel] | dict[str, type[BaseModel]] | None:
+    """One class (module:Class), or those of several models by name (NAME=module:Class, separated
+    by commas). Raises CannotImport, RequestClassError.
+    """
+    if spec is None or "=" not in spec:
+        return request_class(spec)
+    found: dict[str, type[BaseModel]] = {}
+    for part in spec.split(","):
+        name, equals, named = (text.strip() for text in part.partition("="))
+        own_class = request_class(named) if equals and name and name not in found else None
+        if own_class is None:
+            raise RequestClassError(
+                f"Expected module:Class, or for each model once NAME=module:Class, got {part!r}."
+            )
+        found[name] = own_class
+    return found

@@ -14,7 +14,7 @@ from tabserve.auth import Keys
 from tabserve.errors import InvalidSettings
 from tabserve.hosts import Hosts
 from tabserve.http import Dispatcher, Route
-from tabserve.importing import imported, request_class
+from tabserve.importing import imported, request_classes
 from tabserve.limits import Limiter, RateLimiter
 from tabserve.logs import RequestLog
 from tabserve.metrics import Metrics
@@ -53,7 +53,7 @@ class Service:
     ) -> None:
         self.settings = settings or Settings.load()
         self.path = Path(path or self.settings.path)
-        self._request_class = request or request_class(self.settings.request)
+        self._request_class = request or request_classes(self.settings.request)
         self.is_held = False
         self._lock = threading.Lock()
         self._dispatcher: Dispatcher | None = None
@@ -78,6 +78,7 @@ class Service:
         self.models.on_change = self._publish
         self._tables: dict[str, tuple[Named, list[Route]]] = {}
         self._keys = Keys(self.settings.keys) if self.settings.keys else None
+        self._refuse_unknown_names()
         self._refuse_unknown_fields(self.settings.hide)
 
     @property
@@ -343,6 +344,16 @@ class Service:
         below = [route.below(f"/models/{named.name}", "/models/{name}") for route in inner]
         below = [openapi.tagged(route, named.name) for route in below]
         return below if named is not self.models.default else [*routes, *below]
+
+    def _refuse_unknown_names(self) -> None:
+        """With a misspelt one a model would be served without its class."""
+        given = self._request_class
+        unknown = given.keys() - self.models.named if isinstance(given, Mapping) else set()
+        if unknown:
+            raise InvalidSettings(
+                f"A request class is given for {', '.join(sorted(unknown))}, and the models here "
+                f"are {', '.join(self.models.named)}."
+            )
 
     def _refuse_unknown_fields(self, hide: Iterable[str]) -> None:
         """A misspelt name would leave in the log what was to be hidden."""

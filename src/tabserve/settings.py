@@ -118,7 +118,10 @@ class Settings(BaseModel):
         "fastapi", "fastapi is the asynchronous server; flask runs under gunicorn."
     )
     reload: bool = _setting(False, "Start anew when the user's code or the artefact changes.")
-    request: str | None = _setting(None, "The user's own pydantic request class, as module:Class.")
+    request: str | None = _setting(
+        None, "The user's own pydantic request class, as module:Class; of several models that of "
+        "the default one, or for each NAME=module:Class, separated by commas."
+    )  # fmt: skip
     keys: str | None = _setting(
         None,
         "File of API keys (see tabserve keys), or the keys as NAME:HASH,NAME:HASH.",

@@ -6,7 +6,7 @@ on the graph of the preprocessing itself. It decides alike on every double there
 needs no preprocessing any more.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -48,7 +48,7 @@ def folded(
         return inputs, list(trees)
     thresholds = thresholds_by_column(trees)
     preprocessing = _Preprocessing(graph, inputs, seen)
-    splits = {column: preprocessing.split(column, found) for column, found in thresholds.items()}
+    splits = preprocessing.splits(thresholds)
     splits |= dict.fromkeys(_by_category(trees))
     kept = [column for column, split in splits.items() if split is None]
     place = {column: inputs.width + i for i, column in enumerate(kept)}
@@ -75,8 +75,8 @@ def _by_category(trees: Sequence[Tree]) -> set[int]:
 def _moved(tree: Tree, place: dict[int, int], splits: dict[int, _Split | None]) -> Tree:
     feature, threshold, mode = tree.feature.copy(), tree.threshold.copy(), tree.modes
     missing_left, swapped = tree.missing_left != 0, np.zeros(len(tree.left), dtype=bool)
-    for column, split in splits.items():
-        nodes = np.flatnonzero(tree.decides & (tree.feature == column))
+    for column in np.unique(tree.feature[tree.decides]).tolist():
+        nodes, split = np.flatnonzero(tree.decides & (tree.feature == column)), splits[column]
         feature[nodes] = place[column]
         if split is None:
             continue
@@ -98,7 +98,9 @@ def _moved(tree: Tree, place: dict[int, int], splits: dict[int, _Split | None]) 
 
 
 class _Preprocessing:
-    """What the trees see of one input, the others being zero: it does not rest on them."""
+    """What the trees see of each input. A column rests on one input alone, so that those of all
+    inputs are looked at together.
+    """
 
     def __init__(self, graph: Graph, inputs: Matrix, seen: Matrix) -> None:
         model = graph.model(inputs.width, {"seen": seen.value})
@@ -106,25 +108,52 @@ class _Preprocessing:
         self._inputs = inputs
         self._seen = seen
 
-    def split(self, column: int, thresholds: Array) -> _Split | None:
-        """None where it cannot be moved to one input."""
-        origin = self._seen.columns[column].origin
-        if origin is None:
-            return None
-        if self._inputs.columns[origin].vocabulary is not None:
-            return self._split_of_codes(column, self._inputs.columns[origin], thresholds)
-        return self._split_of_numbers(column, thresholds)
+    def splits(self, thresholds: Mapping[int, Array]) -> dict[int, _Split | None]:
+        """By column; None where it cannot be moved to one input."""
+        found: dict[int, _Split | None] = dict.fromkeys(thresholds)
+        numbers = []
+        for column, wanted in thresholds.items():
+            origin = self._seen.columns[column].origin
+            if origin is None:
+                continue
+            coded = self._inputs.columns[origin]
+            if coded.vocabulary is None:
+                numbers.append(column)
+            else:
+                found[column] = self._split_of_codes(column, coded, wanted)
+        return found | self._splits_of_numbers(numbers, thresholds)
 
-    def _split_of_numbers(self, column: int, thresholds: Array) -> _Split | None:
-        missing, lowest, highest = self._of(column, np.array([np.nan, -_LARGEST, _LARGEST]))
-        if np.isnan(lowest) or np.isnan(highest):
-            return None
-        rising = bool(highest >= lowest)
-        last = _last(
-            lambda keys: (self._of(column, _double(keys)) <= thresholds) == rising, len(thresholds)
-        )
-        falling = np.full(len(thresholds), not rising)
-        return _Split(thresholds, last, np.full(len(thresholds), LEQ), falling, float(missing))
+    def _splits_of_numbers(
+        self, columns: Sequence[int], thresholds: Mapping[int, Array]
+    ) -> dict[int, _Split]:
+        origins = {column: self._seen.columns[column].origin or 0 for column in columns}
+        ends = np.zeros((3, self._inputs.width))
+        ends[:, list(origins.values())] = np.array([[np.nan], [-_LARGEST], [_LARGEST]])
+        missing, lowest, highest = self._all_seen(ends)
+        columns = [c for c in columns if not (np.isnan(lowest[c]) or np.isnan(highest[c]))]
+        if not columns:
+            return {}
+        counts = [len(thresholds[column]) for column in columns]
+        column = np.repeat(columns, counts)
+        origin = np.repeat([origins[one] for one in columns], counts)
+        wanted = np.concatenate([thresholds[one] for one in columns])
+        rising = highest[column] >= lowest[column]
+        rows = _row_of_each(origin)
+
+        def is_before(keys: Array) -> Array:
+            matrix = np.zeros((int(rows.max()) + 1, self._inputs.width))
+            matrix[rows, origin] = _double(keys)
+            before: Array = (self._all_seen(matrix)[rows, column] <= wanted) == rising
+            return before
+
+        last = np.split(_last(is_before, len(wanted)), np.cumsum(counts)[:-1])
+        return {
+            one: _Split(
+                thresholds[one], value, np.full(len(value), LEQ),
+                np.full(len(value), highest[one] < lowest[one]), float(missing[one]),
+            )
+            for one, value in zip(columns, last, strict=True)
+        }  # fmt: skip
 
     def _split_of_codes(self, column: int, coded: Column, thresholds: Array) -> _Split | None:
         assert coded.vocabulary is not None
@@ -141,9 +170,22 @@ class _Preprocessing:
         origin = self._seen.columns[column].origin
         rows = np.zeros((len(values), self._inputs.width))
         rows[:, origin] = values
-        (seen,) = self._session.run(None, {self._inputs.value: rows})
-        found: Array = seen[:, column]
+        found: Array = self._all_seen(rows)[:, column]
         return found
+
+    def _all_seen(self, rows: Array) -> Array:
+        (seen,) = self._session.run(None, {self._inputs.value: rows})
+        found: Array = seen
+        return found
+
+
+def _row_of_each(origins: Array) -> Array:
+    """Rows in which the values of all inputs stand beside each other, and no input has two."""
+    order = np.argsort(origins, kind="stable")
+    sorted_origins = origins[order]
+    rows = np.empty(len(origins), dtype=int)
+    rows[order] = np.arange(len(origins)) - np.searchsorted(sorted_origins, sorted_origins)
+    return rows
 
 
 def _comparison(codes: Array, left: Array) -> tuple[float, int, bool] | None:
