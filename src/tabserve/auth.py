@@ -8,6 +8,7 @@ import secrets
 from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from pathlib import Path
 from time import time
 from typing import Literal, NamedTuple
@@ -117,7 +118,7 @@ class Keys:
         """
         if not key:
             raise Unauthorized(f"Expected an API key in the header {HEADER}.")
-        digest = hashlib.sha256(key.encode()).hexdigest()
+        digest = _digest(key)
         # How long a look-up by hash takes says something of the hash of what was sent, and so
         # nothing of a key.
         now = self._clock()
@@ -148,6 +149,11 @@ class Keys:
             # Nobody is let in on the strength of what the file said once.
             raise ModelNotReady("The server's keys cannot be read at the moment.") from None
         self._looked = self._clock()  # where it could be read; else it is looked at each time
+
+
+@lru_cache(maxsize=256)
+def _digest(key: str) -> str:
+    return hashlib.sha256(key.encode()).hexdigest()
 
 
 def refuse_key_in(query: str) -> None:

@@ -138,10 +138,10 @@ class Exchange:
         if isinstance(found, Response):
             self._answer(found)
             return None
-        self._pending = found
-        if isinstance(found.awaited, Computation):
-            return found.awaited
-        self._wait(found.awaited)
+        self._pending, awaited = found, found.awaited
+        if isinstance(awaited, Computation):
+            return awaited
+        self._wait(awaited)
         return None
 
     def end(self, result: Any) -> None:

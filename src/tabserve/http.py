@@ -408,9 +408,7 @@ def _timeout_s(request: Request) -> float:
 
 
 def _request_id(given: str | None) -> str:
-    if given is not None and _REQUEST_ID.fullmatch(given):
-        return given
-    return new_id()
+    return given if given is not None and _REQUEST_ID.fullmatch(given) else new_id()
 
 
 def _log_failure(error: Exception, request_id: str) -> None:

@@ -85,7 +85,7 @@ def may_be_lax(body: bytes, n_keys: int) -> bool:
 
 
 def refuse_too_many_keys(body: bytes) -> None:
-    if body.count(b":") <= MAX_KEYS:
+    if len(body) <= MAX_KEYS or body.count(b":") <= MAX_KEYS:
         return
     parsed = strictly_parsed(body)
     for record in parsed if isinstance(parsed, list) else [parsed]:
