@@ -132,7 +132,7 @@ def _start(ours: Server, bare: Server, starts: int) -> Lines:
 
 
 def _memory(server: Server) -> Lines:
-    (alone, *_), (supervisor, *children) = (_processes(server, workers) for workers in (1, 2))
+    (alone, *_), (supervisor, *children) = (processes(server, workers) for workers in (1, 2))
     # What else a supervisor has started, such as multiprocessing's resource tracker, is small.
     workers = sorted(children, key=lambda child: child.pss)[-2:]
     total = supervisor.pss + sum(child.pss for child in children)
@@ -146,7 +146,7 @@ def _memory(server: Server) -> Lines:
     ]
 
 
-def _processes(server: Server, workers: int) -> list[Memory]:
+def processes(server: Server, workers: int) -> list[Memory]:
     """The server's own process, then those that it started."""
     with server.running(workers) as process:
         server.wait_for_workers(workers)

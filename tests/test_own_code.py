@@ -107,6 +107,18 @@ def test_a_transformer_of_ones_own_is_carried_beside_the_model(
     assert "steps" in sys.modules
 
 
+def test_ones_own_code_runs_after_a_fork_and_where_that_is_allowed(
+    code: Path, tmp_path: Path
+) -> None:
+    artifact = pack_pipeline(code, tmp_path / "models")
+    finish = repository.preload(artifact, allow_code=True)
+    assert "steps" not in sys.modules
+    assert finish().manifest == artifact.manifest
+    assert "steps" in sys.modules
+    with pytest.raises(UntrustedModel, match="--allow-code"):
+        repository.preload(artifact)()
+
+
 def test_each_version_computes_with_the_modules_that_it_carries(code: Path, tmp_path: Path) -> None:
     out = tmp_path / "models"
     first = pack_pipeline(code, out)

@@ -16,7 +16,7 @@ from rich.console import Console
 from sklearn.compose import make_column_transformer
 from sklearn.impute import SimpleImputer
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import OneHotEncoder, StandardScaler
+from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
 from xgboost import XGBClassifier, XGBRegressor
 
 import tabserve
@@ -274,3 +274,14 @@ def test_a_number_that_a_linear_booster_refuses_is_refused(tmp_path: Path) -> No
     engine = repository.load(repository.find(folder)).engine
     with pytest.raises(InvalidInput):
         engine.predict({"age": np.array([1]), "monthly pay": np.array([1e39])})
+
+
+@pytest.mark.parametrize("format", ["skops", "joblib"])
+def test_workers_share_models_of_scikit_learn_and_of_nobody_who_begins_threads(format: Any) -> None:
+    encoder = make_pipeline(SimpleImputer(), StandardScaler()).fit(ROWS[NUMBERS])
+    inside = FunctionTransformer(boosters.versions).fit(ROWS[NUMBERS])
+    assert stored.begins_no_threads(stored.dump(encoder, format))
+    booster = XGBClassifier(**XGB).fit(ROWS[NUMBERS], TARGETS["two"])
+    assert not stored.begins_no_threads(stored.dump(booster, format))
+    if format == "joblib":
+        assert not stored.begins_no_threads(stored.dump(inside, format))

@@ -107,7 +107,8 @@ class Models:
         self._thread: threading.Thread | None = None
         self._seen: Any = None
         self._is_settled = False
-        self.named: Mapping[str, Named] = {named.name: named for named in self._found()}
+        self.named: Mapping[str, Named] = {}
+        self.catch_up()
         self._default = default
         if default is not None and default not in self.named:
             raise ArtifactError(
@@ -131,13 +132,15 @@ class Models:
 
         Raises what refuses one.
         """
-        now = {}
-        for named in self._found():
-            before = self.named.get(named.name)
-            is_same = before is not None and before.identity == named.identity
-            now[named.name] = before if before is not None and is_same else named
-            now[named.name].live.preload()
-        self.named = now
+        self.catch_up()
+        for named in self.named.values():
+            named.live.preload()
+
+    def catch_up(self) -> None:
+        """Before `start`: have the versions that are live now, which may be others than those that
+        were preloaded. They are loaded then.
+        """
+        self.named = {named.name: named for named in self._found()}
 
     @property
     def computing_s(self) -> float:
@@ -479,17 +482,26 @@ class Models:
     # What is on disk.
 
     def _found(self) -> Iterator[Named]:
-        if self._is_alone:
+        """Those that were there before stay, unless another version is live."""
+        if self._is_alone and self.named:
+            yield from self.named.values()
+        elif self._is_alone:
             artifact = Artifact(self._path)
             name, version = artifact.manifest.name, artifact.manifest.version
             model = self._first(artifact, name)
             yield Named(name, self._path.parent, model, version, None, (version,))
-            return
-        for name, folder in self._folders():
-            wanted = self._proven_before(name, folder) or repository.live(folder).version
-            identity = repository.identity(folder / wanted)
-            model = self._first(_artifact(folder, wanted, name), name)
-            yield Named(name, folder, model, wanted, identity, tuple(repository.versions(folder)))
+        else:
+            for name, folder in self._folders():
+                yield self._found_in(folder, name)
+
+    def _found_in(self, folder: Path, name: str) -> Named:
+        wanted = self._proven_before(name, folder) or repository.live(folder).version
+        identity = repository.identity(folder / wanted)
+        before = self.named.get(name)
+        if before is not None and (before.version, before.identity) == (wanted, identity):
+            return before
+        model = self._first(_artifact(folder, wanted, name), name)
+        return Named(name, folder, model, wanted, identity, tuple(repository.versions(folder)))
 
     def _first(self, artifact: Artifact, name: str) -> ServedModel:
         model = self._make(artifact, name)
@@ -501,8 +513,7 @@ class Models:
         folders = repository.name_folders(self._path)
         if folders == [self._path]:
             # The folder of a name may be called anything: it may be mounted.
-            known = getattr(self, "named", {})
-            name = next(iter(known), None) or _name_in(self._path)
+            name = next(iter(self.named), None) or _name_in(self._path)
             return [(name, self._path)]
         return [(folder.name, folder) for folder in folders]
 

@@ -4,6 +4,7 @@ import ctypes
 import logging
 import os
 import time
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from tabserve.artifact import (
     Artifact,
     GoldenRows,
     Manifest,
+    ModelFormat,
 )
 from tabserve.cpus import usable_cpus
 from tabserve.errors import ArtifactError, NotReproduced, UntrustedModel
@@ -173,17 +175,48 @@ def load(
     workers: processes that share this machine's CPUs.
     Raises ArtifactError (altered file), UntrustedModel, NotReproduced, MissingExtra.
     """
+    return _tried(artifact, _engine(artifact, allow_pickle, allow_code, workers))
+
+
+def preload(
+    artifact: Artifact, *, allow_pickle: bool = False, allow_code: bool = False, workers: int = 1
+) -> Callable[[], LoadedModel]:
+    """Load what processes that are forked from this one may share, and begin no thread for it:
+    OpenMP's do not outlive a fork, and a process that waits for them hangs.
+
+    Gives back what each of them does to finish. A graph is proven already; scikit-learn's own
+    estimators are in memory and compute nothing before; of all else there are the imports alone.
+    Raises what `load` does.
+    """
     manifest = artifact.manifest
-    renderer = Renderer(manifest.targets, manifest.output)
-    golden = None if manifest.parity.unproven else artifact.golden()
-    engine: Engine
+    options: Any = {"allow_pickle": allow_pickle, "allow_code": allow_code, "workers": workers}
     if manifest.engine == "onnx":
-        for name in manifest.model_files.keys() - {GRAPH}:
-            artifact.read(name)  # not used, and yet not to be another one
-        engine = _graph(artifact, renderer.parts, workers)
-    else:
-        engine = _with_own_code(artifact, renderer.parts, allow_pickle, allow_code, workers)
-    if golden is None:
+        loaded = load(artifact, **options)
+        return lambda: loaded
+    if manifest.function is None:
+        from tabserve import stored
+
+        if not artifact.carried() and stored.begins_no_threads(_contents(artifact)):
+            engine = _engine(artifact, **options)
+            _give_memory_back()
+            return lambda: _tried(artifact, engine)
+    return lambda: load(artifact, **options)
+
+
+def _engine(artifact: Artifact, allow_pickle: bool, allow_code: bool, workers: int) -> Engine:
+    manifest = artifact.manifest
+    parts = Renderer(manifest.targets, manifest.output).parts
+    if manifest.engine != "onnx":
+        return _with_own_code(artifact, parts, allow_pickle, allow_code, workers)
+    for name in manifest.model_files.keys() - {GRAPH}:
+        artifact.read(name)  # not used, and yet not to be another one
+    return _graph(artifact, parts, workers)
+
+
+def _tried(artifact: Artifact, engine: Engine) -> LoadedModel:
+    """The engine, warm and proven."""
+    manifest = artifact.manifest
+    if manifest.parity.unproven:
         logger.warning(
             "%s %s is unproven: it was packed without sample rows, so nothing shows that it "
             "answers here what it did where it was trained",
@@ -191,27 +224,11 @@ def load(
             manifest.version,
         )
         return LoadedModel(manifest, engine, 0.0)
+    golden = artifact.golden()
     difference = _proven(engine, manifest, golden)
     _give_memory_back()
     inline_rows = int(_INLINE_S / _row_s(engine, manifest, golden)) if engine.reentrant else 0
     return LoadedModel(manifest, engine, difference, inline_rows)
-
-
-def preload(
-    artifact: Artifact, *, allow_pickle: bool = False, workers: int = 1
-) -> LoadedModel | None:
-    """What processes that are forked from this one may share: a graph, for which no thread is
-    begun. Of a model that its library computes the imports alone: OpenMP's threads do not outlive a
-    fork, and a process that waits for them hangs.
-
-    Raises what `load` does.
-    """
-    manifest = artifact.manifest
-    if manifest.engine != "onnx":
-        if manifest.function is None:
-            from tabserve import stored  # noqa: F401
-        return None
-    return load(artifact, allow_pickle=allow_pickle, workers=workers)
 
 
 # Engines are imported where they are used: reading a manifest needs none of them, and serving a
@@ -277,9 +294,13 @@ def _native(
     from tabserve.engines import native
 
     manifest = artifact.manifest
-    contents = {format: artifact.read(name) for name, format in manifest.model_files.items()}
-    model = stored.load(contents, manifest.targets, allow_pickle, own)
+    model = stored.load(_contents(artifact), manifest.targets, allow_pickle, own)
     return native.NativeEngine(model, manifest.signature, manifest.targets, parts, workers)
+
+
+def _contents(artifact: Artifact) -> dict[ModelFormat, bytes]:
+    files = artifact.manifest.model_files.items()
+    return {format: artifact.read(name) for name, format in files}
 
 
 def _give_memory_back() -> None:

@@ -65,9 +65,11 @@ class ServedModel:
         self._names = [feature.name for feature in self._features]
         self._artifact = artifact
         self._metrics = metrics
-        self._allow_pickle = allow_pickle
-        self._allow_code = allow_code
-        self._workers = workers
+        self._loading: Any = {
+            "allow_pickle": allow_pickle,
+            "allow_code": allow_code,
+            "workers": workers,
+        }
         self._queue_bounds: dict[str, Any] = {
             "max_queue": max_queue,
             "max_queue_rows": max_queue_rows,
@@ -78,7 +80,7 @@ class ServedModel:
         self._answered = metrics.predictions.labels(self.manifest.name, self.manifest.version)
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
-        self._preloaded: LoadedModel | None = None
+        self._finish: Callable[[], LoadedModel] | None = None
         self._loaded: LoadedModel | None = None
         self._batcher: Batcher | None = None
         self._predictor: Predictor | None = None
@@ -88,10 +90,8 @@ class ServedModel:
 
     def preload(self) -> None:
         """Load what processes that are forked from this one may share. Raises what `wait` does."""
-        if self._preloaded is None:
-            self._preloaded = repository.preload(
-                self._artifact, allow_pickle=self._allow_pickle, workers=self._workers
-            )
+        if self._finish is None:
+            self._finish = repository.preload(self._artifact, **self._loading)
 
     def start(self) -> None:
         """Begin to load, if nobody did; returns at once."""
@@ -238,12 +238,8 @@ class ServedModel:
 
     def _load(self) -> None:
         try:
-            loaded = self._preloaded or repository.load(
-                self._artifact,
-                allow_pickle=self._allow_pickle,
-                allow_code=self._allow_code,
-                workers=self._workers,
-            )
+            finish = self._finish or partial(repository.load, self._artifact, **self._loading)
+            loaded = finish()
         except Exception as error:  # noqa: BLE001 - kept, and told to whoever waits
             self._refusal = error
             self._why_not_ready = "The model was refused; the server's own log says why."

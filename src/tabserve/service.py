@@ -100,6 +100,10 @@ class Service:
         """
         self.models.preload()
 
+    def catch_up(self) -> None:
+        """In a process that was forked later: serve what is live now."""
+        self.models.catch_up()
+
     def hold(self) -> None:
         """Answer as one that is loading, and load nothing: another process does that."""
         self.is_held = True

@@ -35,6 +35,21 @@ def check(content: bytes, name: str) -> None:
         ) from None
 
 
+def modules(content: bytes) -> set[str]:
+    """The packages whose types a file that was checked names."""
+    found: set[str] = set()
+
+    def note(node: dict[str, Any]) -> dict[str, Any]:
+        module = node.get("__module__")
+        if isinstance(module, str):
+            found.add(module.partition(".")[0])
+        return {}
+
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        json.loads(archive.read(SCHEMA), object_hook=note)
+    return found
+
+
 def _check(archive: zipfile.ZipFile, name: str, limit: int) -> None:
     entries = archive.infolist()
     if len(entries) > MAX_ENTRIES:

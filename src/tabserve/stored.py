@@ -1,5 +1,6 @@
 """A fitted model as files: scikit-learn's part as skops or joblib, a booster in its own format."""
 
+import sys
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -47,6 +48,19 @@ def load(
         elif format != "onnx":  # which has an engine of its own
             predictor = boosters.load(format, content, _classes(targets))
     return before if predictor is None else boosters.BoostedPipeline(before, predictor)
+
+
+def begins_no_threads(contents: Mapping[ModelFormat, bytes]) -> bool:
+    """Whether reading the model begins none: scikit-learn's own estimators are data and no more. A
+    booster reads its trees in threads, and a class of anybody else's may do anything.
+    """
+    return all(
+        format in ("skops", "joblib") and native.modules(content, format) <= _WITHOUT_THREADS
+        for format, content in contents.items()
+    )
+
+
+_WITHOUT_THREADS = {"sklearn", "numpy", "scipy", "joblib", *sys.stdlib_module_names}
 
 
 def file_name(format: ModelFormat) -> str:

@@ -1,7 +1,9 @@
 """One version takes the place of another while clients ask."""
 
+import os
 import re
 import shutil
+import signal
 import threading
 from collections import Counter
 from collections.abc import Callable
@@ -12,6 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
+from tabserve import releases
 from tests.end_to_end.conftest import PATIENCE_S, Server, poll
 
 SWAPS = 50
@@ -44,6 +47,33 @@ class Clients:
                 row = found["predictions"][0] if "predictions" in found else found
                 seen = answer.status_code, row.get("model_version"), row.get("prediction")
                 self.answers[seen] += 1
+
+
+def test_a_worker_that_replaces_another_answers_as_the_version_that_is_live_by_then(
+    serve: Callable[..., Server], lines: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(lines, tmp_path / "models")
+    live = releases.folder_of(tmp_path / "models", "line")
+    releases.promote(live, "1.0.0")
+    server = serve("models", "--workers", "2").wait_until_ready(2)
+    releases.promote(live, "2.0.0")
+    for worker in server.workers():
+        with server.alone(worker):
+            poll("the new version answers", lambda: answered(server) == ("2.0.0", 6.0))
+    killed, other = server.workers()
+
+    os.kill(killed, signal.SIGKILL)
+    poll("another worker is ready", lambda: server.times_ready == 3)
+
+    (replacement,) = set(server.workers()) - {other}
+    with server.alone(replacement):
+        assert answered(server) == ("2.0.0", 6.0)
+    assert server.stop() == 0
+
+
+def answered(server: Server) -> tuple[str, float]:
+    answer = server.post("/predict", {"x": 3.0}).json()
+    return answer["model_version"], answer["prediction"]
 
 
 @pytest.mark.slow

@@ -115,6 +115,14 @@ def load(
     return skops.io.loads(content, trusted=[*TRUSTED_TYPES, *of_own])
 
 
+def modules(content: bytes, model_format: str) -> set[str]:
+    """The packages whose types the file names; nothing of it is loaded."""
+    if model_format == "joblib":
+        return {name.partition(".")[0] for name in pickles.imports(content).names}
+    skopsfile.check(content, "The model")
+    return skopsfile.modules(content)
+
+
 def untrusted_types(content: bytes, own: frozenset[str] = frozenset()) -> list[str]:
     skopsfile.check(content, "The model")
     try:

@@ -139,6 +139,7 @@ class Supervisor:
             if is_doorkeeper:
                 self._service.hold()
             else:
+                self._service.catch_up()
                 started(self._service, REFUSED)
             Worker(self._service, self._listeners, theirs).run()
             exit_code = 0
