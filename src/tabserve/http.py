@@ -18,6 +18,7 @@ from typing import Any
 import orjson
 
 from tabserve.auth import HEADER, Keys, Role, refuse_key_in
+from tabserve.cors import Cors
 from tabserve.errors import (
     BadRequest,
     ClientError,
@@ -93,8 +94,9 @@ class Dispatcher:
     """Takes every request through route, key, rate limit, size and handler, to a response.
 
     keys, limiter: None where there are none. key_tries: counts wrong keys per address.
-    counts_rows: whether the limit is of rows, and not of requests. hosts: the names that it answers
-    to. bounds: of what is taken of a request. clock: monotonic.
+    counts_rows: whether the limit is of rows, and not of requests. cors: None where no page of
+    another origin may ask. hosts: the names that it answers to. bounds: of what is taken of a
+    request. clock: monotonic.
     """
 
     def __init__(
@@ -107,12 +109,14 @@ class Dispatcher:
         key_tries: RateLimiter | None = None,
         limiter: Limiter | None = None,
         counts_rows: bool = False,
+        cors: Cors | None = None,
         hosts: Hosts | None = None,
         bounds: Bounds = Bounds(),  # noqa: B008 - it cannot be changed
         deadline_s: float = 30.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.bounds = bounds
+        self._cors = cors
         self._hosts = hosts or Hosts()
         self._metrics = metrics
         self._log = log
@@ -196,8 +200,10 @@ class Dispatcher:
         if request.query:
             refuse_key_in(request.query)
         if route is None:
+            if self._cors is not None and self._cors.is_preflight(request):
+                return Route("OPTIONS", request.path, self._cors.preflight)
             self._holder(request, ANY_ROLE)  # no stranger is told which routes there are
-            raise _no_such(methods)
+            raise _no_such(methods, has_docs="/docs" in self._routes)
         client = request.client if route.public else self._holder(request, route.roles)
         if route.limited and self._limiter is not None:
             wait_s = self._asked_limit(request, route, client, self._limiter)
@@ -286,6 +292,8 @@ class Dispatcher:
     def _finished(self, request: Request, response: Response, code: str = "") -> Response:
         """code: of the error, if it is one."""
         response.headers["X-Request-ID"] = request.request_id
+        if self._cors is not None:
+            self._cors.allow(request, response)
         elapsed_s = self._clock() - request.started
         self._metrics.later(self._latency[request.path].observe, elapsed_s)
         if code:
@@ -295,10 +303,11 @@ class Dispatcher:
         return response
 
 
-def _no_such(methods: Mapping[str, Route]) -> ClientError:
+def _no_such(methods: Mapping[str, Route], has_docs: bool) -> ClientError:
     """methods: of the path."""
     if not methods:
-        return NotFound("There is no such route; /docs lists those there are.")
+        where = "; /docs lists those there are" if has_docs else ""
+        return NotFound(f"There is no such route{where}.")
     return MethodNotAllowed(sorted({*methods, *(["HEAD"] if "GET" in methods else [])}))
 
 

@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from tabserve import openapi
 from tabserve.artifact import Artifact
 from tabserve.auth import Keys
+from tabserve.cors import Cors
 from tabserve.errors import InvalidSettings
 from tabserve.hosts import Hosts
 from tabserve.http import Dispatcher, Route
@@ -184,8 +185,11 @@ class Service:
         return self._admin_dispatcher
 
     def _admin_routes(self) -> list[Route]:
-        routes = [*status.server_routes(self.metrics), *models.routes(self.models)]
-        routes += self._default_routes()
+        routes = [*self._server_routes(), *self._default_routes()]
+        if self.settings.metrics != "off":
+            routes += status.metrics_routes(self.metrics)
+        if self.settings.docs == "admin":
+            routes += docs.routes(self._title()[0], self._document)
         for named in self.models.named.values():
             below = (f"/models/{named.name}", "/models/{name}")
             own = [*models.told_routes(self.models, named, self.metrics)]
@@ -206,6 +210,7 @@ class Service:
             key_tries=self._key_tries,
             limiter=self._limiter(),
             counts_rows=settings.rate_limit_counts == "rows",
+            cors=Cors(settings.cors_origins) if settings.cors_origins else None,
             hosts=Hosts(settings.allowed_hosts),
             bounds=self._bounds(),
             deadline_s=settings.deadline,
@@ -279,12 +284,19 @@ class Service:
             admin_dispatcher.serve(self._admin_routes())
 
     def _routes(self) -> list[Route]:
-        routes = [*status.server_routes(self.metrics), *models.routes(self.models)]
-        routes += docs.routes(self._title()[0], self._document)
+        routes = self._server_routes()
+        if self.settings.docs == "main":
+            routes += docs.routes(self._title()[0], self._document)
+        if self.settings.metrics == "main":
+            routes += status.metrics_routes(self.metrics)
         for named in self.models.named.values():
             routes += self._routes_of(named)
         routes += self._default_routes()
         return [*routes, status.stopping_route()] if self._is_draining else routes
+
+    def _server_routes(self) -> list[Route]:
+        """Of the process and of all models."""
+        return [*status.server_routes(), *models.routes(self.models)]
 
     def _routes_of(self, named: Named) -> list[Route]:
         """Below /models/{name}; made once for each change."""
@@ -324,8 +336,10 @@ class Service:
         what = self.model.manifest.model_type
         if len(self.models.named) > 1:
             what = f"{len(self.models.named)} models"
+        is_told = self.settings.metrics == "main"
+        told = status.metrics_routes(self.metrics) if is_told else []
         document = openapi.document(
-            [*routes, *status.server_routes(self.metrics), *models.routes(self.models)],
+            [*routes, *self._server_routes(), *told],
             title=title,
             version=version,
             description=f"{what}, served by TabServe.",

@@ -49,6 +49,8 @@ PROCESS_SETTINGS = frozenset(
     }
 )  # fmt: skip
 
+_ORIGIN = re.compile(r"\*|https?://([a-z0-9.-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?")
+
 # May hold a password, which no error repeats.
 _SECRET = frozenset({"rate_limit_store"})
 
@@ -141,6 +143,18 @@ class Settings(BaseModel):
         None, "CSV with sample rows, where PATH is the file of a model that is not packed."
     )
     target: str | None = _setting(None, "Column of those rows that holds the true answers.")
+    docs: Literal["main", "admin", "off"] = _setting(
+        "main", "Where /docs, /redoc and /openapi.json are: with the predictions, on the admin "
+        "port, or nowhere."
+    )  # fmt: skip
+    metrics: Literal["main", "admin", "off"] = _setting(
+        "main", "Where /metrics is: with the predictions and on the admin port, there alone, or "
+        "nowhere."
+    )  # fmt: skip
+    cors_origins: tuple[str, ...] = _setting(
+        (), "Origins whose pages may ask from a browser, such as https://app.example.org, "
+        "separated by commas; * for all."
+    )  # fmt: skip
     rate_limit: str | None = _setting(
         None, "Predictions' requests per key, or per address where there are no keys, "
         "such as 100/minute."
@@ -220,7 +234,7 @@ class Settings(BaseModel):
         is_link = isinstance(value, str) and value.startswith("tcp://")
         return cls.model_fields["port"].default if is_link else value
 
-    @field_validator("hide", "allowed_hosts", mode="before")
+    @field_validator("hide", "cors_origins", "allowed_hosts", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
         return (
@@ -234,6 +248,16 @@ class Settings(BaseModel):
     def _parsable(cls, value: str | None) -> str | None:
         if value is not None:
             Rate.parse(value)
+        return value
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _are_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not all(_ORIGIN.fullmatch(origin) for origin in value):
+            raise ValueError(
+                "Expected origins as a browser sends them, such as https://app.example.org or "
+                "http://localhost:3000, without a path, or *"
+            )
         return value
 
     @field_validator("rate_limit_store")
@@ -254,6 +278,13 @@ class Settings(BaseModel):
     def _reload_alone(self) -> Self:
         if self.reload and self.workers > 1:
             raise ValueError("--reload works with one worker only")
+        return self
+
+    @model_validator(mode="after")
+    def _on_a_port_that_is(self) -> Self:
+        for name in ("docs", "metrics"):
+            if getattr(self, name) == "admin" and self.admin_port is None:
+                raise ValueError(f"{flag(name)} admin needs {flag('admin_port')}")
         return self
 
     @classmethod

@@ -65,6 +65,30 @@ def test_the_browser_is_told_to_fetch_nothing_from_elsewhere(client: Client, pag
     assert re.search(r"https?:|\*|'unsafe-eval'|script-src", policy) is None
 
 
+@pytest.mark.parametrize("page", ["/docs", "/redoc"])
+def test_a_page_cannot_be_framed_and_tells_others_nothing(client: Client, page: str) -> None:
+    headers = client.get(page).headers
+
+    policy = set(headers["content-security-policy"].split("; "))
+    assert policy >= {
+        "object-src 'none'", "base-uri 'none'", "form-action 'none'", "frame-ancestors 'none'",
+    }  # fmt: skip
+    assert headers["x-frame-options"] == "DENY"
+    assert headers["referrer-policy"] == "no-referrer"
+    assert headers["cross-origin-opener-policy"] == "same-origin"
+
+
+def test_every_page_and_file_keeps_to_its_type(client: Client, service: Service) -> None:
+    paths = [route.path for route in service.dispatcher().routes]
+    pages = [path for path in paths if path.startswith(("/docs", "/redoc"))]
+
+    assert len(pages) == 8
+    for path in pages:
+        assert client.get(path).headers["x-content-type-options"] == "nosniff"
+    html = [path for path in paths if "html" in client.get(path).headers["content-type"]]
+    assert html == ["/docs", "/redoc"]
+
+
 @pytest.mark.parametrize(
     ("name", "content_type"),
     [

@@ -51,6 +51,8 @@ def save_html(report: Report, path: Path) -> None:
     page = (
         '<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        '<meta http-equiv="Content-Security-Policy"'
+        " content=\"default-src 'none'; style-src 'unsafe-inline'; img-src data:\">\n"
         f"<title>{title}</title>\n<style>{_STYLE}</style>\n<h1>{title}</h1>\n{remarks}"
         f'<div class="tables">\n{sections}</div>\n<div class="plots">\n{drawings}</div>\n'
     )

@@ -12,12 +12,17 @@ from tabserve.types import Request, Response
 JSON = dict[str, Any]
 
 
-def server_routes(metrics: Metrics) -> list[Route]:
+def server_routes() -> list[Route]:
     """Of the process, whatever it serves."""
 
     def health(request: Request) -> Response:
         return json_response({"status": "healthy"})
 
+    healthy = _operation("Whether the process runs", _object({"status": {"type": "string"}}))
+    return [Route("GET", "/health", health, public=True, operation=healthy)]
+
+
+def metrics_routes(metrics: Metrics) -> list[Route]:
     def exposition(request: Request) -> Response:
         accept = request.headers.get("accept", "").lower()
         if "application/json" in accept:
@@ -25,11 +30,7 @@ def server_routes(metrics: Metrics) -> list[Route]:
         body, content_type = metrics.exposition(accept)
         return Response(200, body, content_type)
 
-    healthy = _operation("Whether the process runs", _object({"status": {"type": "string"}}))
-    return [
-        Route("GET", "/health", health, public=True, operation=healthy),
-        Route("GET", "/metrics", exposition, roles=METRICS, operation=_metrics_operation()),
-    ]
+    return [Route("GET", "/metrics", exposition, roles=METRICS, operation=_metrics_operation())]
 
 
 def stopping_route() -> Route:

@@ -160,7 +160,12 @@ def _announce(service: "Service", listeners: list[Listener]) -> None:
         manifest = named.live.manifest
         name = click.style(f"{manifest.name} {manifest.version}", bold=True)
         lines.append(f"{name}  {manifest.model_type}")
-    lines += [f"  Address  {address}", f"  Docs     {address}/docs"]
+    lines.append(f"  Address  {address}")
+    lines += [
+        f"  Docs     {listener.url}/docs"
+        for listener in listeners
+        if listener.name == service.settings.docs
+    ]
     lines += [f"  {listener.name.capitalize():<8} {listener.url}" for listener in listeners[1:]]
     for line in [*lines, f"  Try      {curl(service, address)}"]:
         click.echo(line, err=True)
