@@ -13,10 +13,11 @@ import numpy as np
 from pydantic_core import to_json
 
 from tabserve.decoding import RecordDecoder
-from tabserve.errors import InvalidInput, MissingExtra, TabserveError
-from tabserve.feature import EXACT_INTEGER_LIMIT, MOMENTS, Feature
+from tabserve.errors import InputProblem, InvalidInput, MissingExtra, TabserveError
+from tabserve.feature import EXACT_INTEGER_LIMIT, Feature
 from tabserve.records import Records
 from tabserve.request_class import input_names
+from tabserve.scoring.moments import moments
 from tabserve.signature import Signature
 from tabserve.strict import strictly_parsed
 from tabserve.types import Array, Columns
@@ -64,10 +65,13 @@ class Piece:
 
 @dataclass
 class Checked:
-    """rejects: by place in the chunk, the API's code and detail."""
+    """rejects, warnings: by place in the chunk, the API's code and detail, and what it tells of a
+    row that it answers.
+    """
 
     pieces: list[Piece] = field(default_factory=list)
     rejects: dict[int, tuple[str, Any]] = field(default_factory=dict)
+    warnings: dict[int, list[InputProblem]] = field(default_factory=dict)
 
 
 def rejection(error: Exception) -> tuple[str, Any]:
@@ -122,8 +126,12 @@ class RowChecker:
         }
 
     def lines(self, lines: Sequence[bytes], without: Sequence[str] = ()) -> Checked:
-        """Of JSON, a record each. without: fields that are not the request's."""
+        """Of JSON, a record each. without: fields that are left out where they are not the
+        request's.
+        """
         checked = Checked()
+        own = {name for names in self._names.values() for name in names}
+        without = [name for name in without if name not in own]
 
         def line(row: int) -> bytes:
             if not without:
@@ -208,7 +216,7 @@ class RowChecker:
                 records = self._decoder.many(body)
                 if records.n_rows != len(some):  # a line that holds two records
                     raise InvalidInput([])
-                checked.pieces.append(self._piece(some, records))
+                self._add(some, records, checked)
             except Exception:  # noqa: BLE001 - found out row by row
                 self._decode_each(some, record, checked)
 
@@ -219,10 +227,21 @@ class RowChecker:
             except Exception as error:  # noqa: BLE001 - a validator of the user's may raise anything
                 checked.rejects[row] = rejection(error)
             else:
-                checked.pieces.append(self._piece(np.array([row]), records))
+                self._add(np.array([row]), records, checked)
 
-    def _piece(self, rows: Array, records: Records) -> Piece:
-        return Piece(rows, self._signature.arrays(records.values), records.echoes)
+    def _add(self, rows: Array, records: Records, checked: Checked) -> None:
+        columns = self._signature.arrays(records.values)
+        checked.pieces.append(Piece(rows, columns, records.echoes))
+        for place, warnings in (records.warnings or {}).items():
+            checked.warnings[int(rows[place])] = [_of_one(found, records) for found in warnings]
+
+
+def _of_one(found: InputProblem, records: Records) -> InputProblem:
+    """With its place in a body that is one record."""
+    if records.form == "record":
+        return found
+    body, _, *names = found["loc"]
+    return {**found, "loc": (body, *names)}
 
 
 def _taken(column: Array | Coded, rows: Array, n_rows: int) -> Array | Coded:
@@ -243,8 +262,8 @@ def _arrays(feature: Feature, array: Any) -> tuple[Array | Coded, Array]:
             return _numbers(feature, array)
     elif feature.type == "boolean" and pa.types.is_boolean(kind):
         return _booleans(feature, array)
-    elif feature.type == "datetime" and kind in (pa.timestamp("us"), pa.timestamp("us", "UTC")):
-        return _moments(feature, array)
+    elif feature.type == "datetime" and (found := moments(array)) is not None:
+        return _moments(feature, found, array.is_valid().to_numpy(zero_copy_only=False))
     elif feature.type == "string" and _is_text(kind):
         return _texts(feature, array)
     return np.empty(len(array), dtype=object), np.zeros(len(array), dtype=np.bool_)
@@ -278,7 +297,7 @@ def _numbers(feature: Feature, array: Any) -> tuple[Array, Array]:
             ok &= values == np.trunc(values)
         if feature.categories is not None and feature.unknown != "allow":
             ok &= np.isin(values, np.array(feature.categories, dtype=np.float64))
-    if missing is not None and feature.admits(None):
+    if missing is not None and feature.takes_null_silently:
         ok |= missing
     if feature.type == "integer" and not feature.nullable:
         return np.where(ok, values, 0).astype(np.int64), ok
@@ -290,27 +309,23 @@ def _booleans(feature: Feature, array: Any) -> tuple[Array, Array]:
         return array.to_numpy(zero_copy_only=False), np.ones(len(array), dtype=np.bool_)
     present = array.is_valid().to_numpy(zero_copy_only=False)
     if feature.nullable:
-        return feature.array(array.to_pylist()), present | feature.admits(None)
+        return feature.array(array.to_pylist()), present | feature.takes_null_silently
     return array.fill_null(False).to_numpy(zero_copy_only=False), present
 
 
-def _moments(feature: Feature, array: Any) -> tuple[Array, Array]:
-    values = array.cast(pa.timestamp("us")).to_numpy(zero_copy_only=False).astype(MOMENTS)
+def _moments(feature: Feature, values: Array, present: Array) -> tuple[Array, Array]:
     first, last = feature.moments
     least, largest = feature.limits if feature.range != "inform" else (None, None)
     ok = (values >= (first if least is None else max(first, least))) & (
         values <= (last if largest is None else min(last, largest))
     )
-    return values, ok | (np.isnat(values) & (feature.nullable and feature.default is None))
+    return values, ok | (~present & feature.takes_null_silently)
 
 
 def _texts(feature: Feature, array: Any) -> tuple[Coded, Array]:
     if not pa.types.is_dictionary(array.type):
         array = pc.dictionary_encode(array)
     values: list[Any] = [*array.dictionary.to_pylist(), None]
-    if feature.unknown == "missing" and feature.categories is not None:
-        known = set(feature.categories)
-        values = [value if value in known else None for value in values]
     indices = array.indices.fill_null(len(values) - 1) if array.null_count else array.indices
     places = indices.to_numpy(zero_copy_only=False).astype(np.intp, copy=False)
     admitted = np.array([feature.admits(value) for value in values], dtype=np.bool_)
@@ -331,8 +346,10 @@ def _with_nulls(cells: Any) -> Any:
 def _typed_cells(feature: Feature, cells: Any) -> tuple[Any, tuple[Array, Any] | None]:
     """As the feature's type; and where some are none, which, and the text of all."""
     if feature.type in ("string", "datetime"):
-        empty_is_text = feature.categories is not None and "" in feature.categories
-        return (cells if empty_is_text or not feature.takes_null else _with_nulls(cells)), None
+        if feature.categories is not None and "" in feature.categories:
+            return cells, None
+        is_category = feature.categories is not None and feature.unknown != "refuse"
+        return (_with_nulls(cells) if feature.takes_null or is_category else cells), None
     present = _with_nulls(cells)
     if feature.type == "boolean":
         lower = pc.utf8_lower(present)

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import orjson
 
 from tabserve import repository
 from tabserve.artifact import MANIFEST, Artifact
@@ -19,6 +18,7 @@ from tabserve.importing import request_class
 from tabserve.output import Renderer
 from tabserve.scoring import engine, reading
 from tabserve.scoring.answers import Path as ColumnPath
+from tabserve.scoring.keeping import kept
 from tabserve.scoring.plan import Plan, Progress
 from tabserve.scoring.processes import Processes
 from tabserve.scoring.reading import Chunk, Source
@@ -148,12 +148,13 @@ class _Work:
     def parts(self, scorer: Scorer) -> Parts:
         plan = self.plan
         own = scorer.own_columns
-        kept: dict[ColumnPath, Any] = {(name,): self._kept_type(name) for name in plan.keep}
-        clashes = sorted({".".join(path) for path in kept} & {".".join(path) for path in own})
+        keep: dict[ColumnPath, Any] = {(name,): self._kept_type(name) for name in plan.keep}
+        clashes = sorted({".".join(path) for path in keep} & {".".join(path) for path in own})
         if clashes:
             raise ScoreError(f"The answers have a column {', '.join(clashes)} of their own.")
-        schema = {(ROW,): own[(ROW,)], **kept, **own}
-        return Parts(plan.out, plan.rejects_path, reading.format_of(plan.out), schema)
+        schema = {(ROW,): own[(ROW,)], **keep, **own}
+        as_json = keep.keys() if self.source.format == "ndjson" else ()
+        return Parts(plan.out, plan.rejects_path, reading.format_of(plan.out), schema, as_json)
 
     def _kept_type(self, name: str) -> Any:
         if self.source.format == "parquet":
@@ -165,8 +166,7 @@ class _Work:
         numbers = chunk.first_row + np.arange(chunk.n_rows)
         if self.source.format == "ndjson":
             lines = reading.parsed_lines(chunk.content)
-            kept = {name: pa.array([_kept(line, name) for line in lines]) for name in keep}
-            return scorer.lines(lines, numbers, kept)
+            return scorer.lines(lines, numbers, kept(lines, keep))
         if self.source.format == "parquet":
             table = reading.parsed_table(chunk.content)
             return scorer.table(table, numbers, keep, cells_are_text=False)
@@ -177,15 +177,6 @@ class _Work:
             problem = {"loc": ("body",), "msg": message, "type": "csv_row"}
             scored.rejects[int(numbers[row])] = "invalid_input", [problem]
         return Scored(scored.columns, dict(sorted(scored.rejects.items())))
-
-
-def _kept(line: bytes, name: str) -> str | None:
-    """Text as it stands, anything else as JSON."""
-    try:
-        value = orjson.loads(line)[name]
-    except (ValueError, LookupError, TypeError):
-        return None
-    return value if value is None or isinstance(value, str) else orjson.dumps(value).decode()
 
 
 def _refuse_overwriting(plan: Plan) -> None:

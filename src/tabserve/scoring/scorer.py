@@ -9,7 +9,8 @@ import orjson
 
 from tabserve.artifact import Manifest
 from tabserve.decoding import RecordDecoder
-from tabserve.errors import InvalidInput, MissingExtra
+from tabserve.errors import InputProblem, InvalidInput, MissingExtra
+from tabserve.output import WARNINGS
 from tabserve.scoring.answers import Path, answer_columns, answer_types, finite
 from tabserve.scoring.rows import Checked, Coded, Piece, RowChecker, rejection
 from tabserve.types import Array, Outputs, concatenate
@@ -60,7 +61,10 @@ class Scorer:
     def own_columns(self) -> dict[Path, Any]:
         """Those that do not come from the input as they are, and their types."""
         echoes: dict[Path, Any] = {(name,): kind for name, kind in self._echo_types.items()}
-        return {(ROW,): pa.int64(), **echoes, **answer_types(self._manifest)}
+        told: dict[Path, Any] = (
+            {(WARNINGS,): pa.string()} if self._manifest.signature.may_warn else {}
+        )
+        return {(ROW,): pa.int64(), **echoes, **answer_types(self._manifest), **told}
 
     # numbers: of the rows in the whole input.
 
@@ -99,7 +103,10 @@ class Scorer:
             columns[(name,)] = column.take(pa.array(rows))
         for name, kind in self._echo_types.items():
             columns[(name,)] = pa.array([_echo(echo.get(name), kind) for echo in echoes], kind)
-        return Scored(columns | answer_columns(self._manifest, together), rejects)
+        columns |= answer_columns(self._manifest, together)
+        if self._manifest.signature.may_warn:
+            columns[(WARNINGS,)] = _told(rows, checked.warnings)
+        return Scored(columns, rejects)
 
     def _answered(
         self, piece: Piece, rejects: dict[int, tuple[str, Any]]
@@ -149,6 +156,14 @@ def _json_type(schema: dict[str, Any]) -> str:
     kinds = [part.get("type", "") for part in schema.get("anyOf", [schema])]
     named = [kind for kind in kinds if kind != "null"]
     return named[0] if len(named) == 1 else ""
+
+
+def _told(rows: Array, warnings: dict[int, list[InputProblem]]) -> Any:
+    """As JSON, null for most rows."""
+    if not warnings:
+        return pa.nulls(len(rows), pa.string())
+    found = [warnings.get(row) for row in rows.tolist()]
+    return pa.array([told and orjson.dumps(told).decode() for told in found], pa.string())
 
 
 def _echo(value: Any, kind: Any) -> Any:

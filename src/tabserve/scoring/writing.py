@@ -6,7 +6,7 @@ Beside OUT, in the folder OUT.partial, so that the last step is a rename within 
 import io
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from pathlib import Path as FilePath
 from typing import Any
@@ -14,7 +14,9 @@ from typing import Any
 import orjson
 
 from tabserve.errors import MissingExtra, ScoreError
+from tabserve.output import WARNINGS
 from tabserve.scoring.answers import Path
+from tabserve.scoring.keeping import as_text, type_of
 from tabserve.scoring.reading import Format
 from tabserve.scoring.scorer import Scored
 
@@ -29,15 +31,23 @@ _PLAN = "plan.json"
 
 
 class Parts:
-    """Of one run. schema: by path, of all columns of OUT in their order."""
+    """Of one run. schema: by path, of all columns of OUT in their order. as_json: those that come
+    as JSON, and whose type is that of all their values.
+    """
 
     def __init__(
-        self, out: FilePath, rejects: FilePath, format: Format, schema: dict[Path, Any]
+        self,
+        out: FilePath,
+        rejects: FilePath,
+        format: Format,
+        schema: dict[Path, Any],
+        as_json: Collection[Path] = (),
     ) -> None:
         self._out = out
         self._rejects = rejects
         self._format = format
         self._schema = schema
+        self._as_json = as_json
         self._arrow = pa.schema([(".".join(path), kind) for path, kind in schema.items()])
         self.folder = out.with_name(out.name + ".partial")
 
@@ -67,11 +77,15 @@ class Parts:
 
     def done(self, number: int) -> tuple[int, int] | None:
         """Rows with an answer and rejects of a part that there is; None where there is none."""
+        found = self._done(number)
+        return None if found is None else (found["scored"], found["rejected"])
+
+    def _done(self, number: int) -> dict[str, Any] | None:
         try:
-            n_scored, n_rejected = orjson.loads(self._path(number, "done").read_bytes())
+            found: dict[str, Any] = orjson.loads(self._path(number, "done").read_bytes())
         except (OSError, ValueError):
             return None
-        return n_scored, n_rejected
+        return found
 
     def write(self, number: int, scored: Scored) -> tuple[int, int]:
         """In an order in which what is killed leaves no part that seems whole."""
@@ -79,11 +93,16 @@ class Parts:
         if scored.rejects:
             lines = b"".join(_rejects(scored))
             _write(self._path(number, "rejects"), lines)
+        kinds: dict[str, list[str]] = {}
         if n_scored:
-            _write(self._path(number, "rows"), self._encoded(scored.columns))
-        counts = n_scored, len(scored.rejects)
-        _write(self._path(number, "done"), orjson.dumps(counts))
-        return counts
+            columns = scored.columns
+            if self._format != "ndjson":
+                columns, kinds = self._as_text(columns)
+            _write(self._path(number, "rows"), self._encoded(columns))
+        n_rejected = len(scored.rejects)
+        done = {"scored": n_scored, "rejected": n_rejected, "kinds": kinds}
+        _write(self._path(number, "done"), orjson.dumps(done))
+        return n_scored, n_rejected
 
     def finish(self, n_parts: int) -> None:
         """OUT and the rejects of all parts, each there whole or not at all; the parts go."""
@@ -104,9 +123,17 @@ class Parts:
     def _path(self, number: int, kind: str) -> FilePath:
         return self.folder / f"{number:06}.{kind}"
 
+    def _as_text(self, columns: dict[Path, Any]) -> tuple[dict[Path, Any], dict[str, list[str]]]:
+        """What is JSON as text, and of which kinds it is, by name."""
+        texts, kinds = dict(columns), {}
+        for path in self._as_json:
+            texts[path], found = as_text(columns[path])
+            kinds[".".join(path)] = sorted(found)
+        return texts, kinds
+
     def _encoded(self, columns: dict[Path, Any]) -> bytes:
         if self._format == "ndjson":
-            return b"".join(_ndjson(columns))
+            return b"".join(_ndjson(columns, {*self._as_json, (WARNINGS,)}))
         arrays = [
             _chunkless(columns[path]).cast(kind, safe=False)
             if columns[path].type != kind
@@ -145,19 +172,27 @@ class Parts:
             _flush(file)
 
     def _join_parquet(self, path: FilePath, n_parts: int) -> None:
+        schema = self._joined_schema(n_parts)
         with (
             path.open("wb") as file,
-            pq.ParquetWriter(file, self._arrow, **_parquet_options(self._arrow)) as writer,
+            pq.ParquetWriter(file, schema, **_parquet_options(schema)) as writer,
         ):
             for number in range(n_parts):
                 with suppress(FileNotFoundError):
-                    writer.write_table(
-                        pq.read_table(
-                            self._path(number, "rows"), schema=self._arrow, use_threads=False
-                        )
-                    )
+                    part = self._path(number, "rows")
+                    table = pq.read_table(part, schema=self._arrow, use_threads=False)
+                    writer.write_table(table.cast(schema))
             writer.close()
             _flush(file)
+
+    def _joined_schema(self, n_parts: int) -> Any:
+        """With the types that all parts can have."""
+        schema = self._arrow
+        done = [self._done(number) or {} for number in range(n_parts)] if self._as_json else []
+        for (name,) in self._as_json:
+            kinds = {kind for found in done for kind in found.get("kinds", {}).get(name, ())}
+            schema = schema.set(schema.get_field_index(name), pa.field(name, type_of(kinds)))
+        return schema
 
 
 def _parquet_options(schema: Any) -> dict[str, Any]:
@@ -175,9 +210,16 @@ def _chunkless(column: Any) -> Any:
     return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
 
 
-def _ndjson(columns: dict[Path, Any]) -> Iterator[bytes]:
-    """Nested as the API's answers are."""
-    listed = [column.to_pylist() for column in columns.values()]
+def _ndjson(columns: dict[Path, Any], as_json: set[Path]) -> Iterator[bytes]:
+    """Nested as the API's answers are, and what is JSON as it is; without warnings where there are
+    none.
+    """
+    listed = [
+        [text and orjson.Fragment(text) for text in column.to_pylist()]
+        if path in as_json
+        else column.to_pylist()
+        for path, column in columns.items()
+    ]
     paths = list(columns)
     for values in zip(*listed, strict=True):
         record: dict[str, Any] = {}
@@ -185,7 +227,8 @@ def _ndjson(columns: dict[Path, Any]) -> Iterator[bytes]:
             inner = record
             for name in path[:-1]:
                 inner = inner.setdefault(name, {})
-            inner[path[-1]] = value
+            if value is not None or path != (WARNINGS,):
+                inner[path[-1]] = value
         yield orjson.dumps(record, default=str, option=orjson.OPT_APPEND_NEWLINE)
 
 
