@@ -27,6 +27,13 @@ class Scaled:
         return {"a": columns["age"] * self.factor, "b": columns["member"]}
 
 
+def days_since(rows: Any) -> Any:
+    """Of columns of dates, numbers."""
+    return rows.apply(
+        lambda dates: (dates - np.datetime64("2020-01-01")).dt.total_seconds() / 86400
+    )
+
+
 class Line(BaseModel):
     """A request class for the model of `lines`."""
 

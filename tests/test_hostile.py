@@ -6,7 +6,9 @@ Their seals and hashes agree, as one who can write every file could make them.
 import os
 import pickle
 import shutil
+import zipfile
 from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +19,12 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tabserve import Service
 from tabserve.artifact import MANIFEST, Artifact
 from tabserve.cli import main
 from tabserve.errors import OperatorError
 from tabserve.repository import find, load
+from tests import serving
 from tests.forging import edit_manifest, forge, forge_manifest
 
 
@@ -190,6 +194,53 @@ def test_another_format_behind_a_name_is_refused(folder: Path, name: str, conten
     if name == "model.skops":
         edit_manifest(folder, lambda manifest: manifest.update(engine="native", lowered=None))
     assert "no skops file" in (told := refusal(folder)) or "no ONNX file" in told
+
+
+def spoiled(kind: str, folder: Path) -> None:
+    """A version that somebody put there: a graph of those above, or another model's file."""
+    if kind in GRAPHS:
+        model = onnx.load(folder / "model.onnx")
+        GRAPHS[kind](model.graph)
+        forge(folder, "model.onnx", model.SerializeToString())
+    elif kind == "link":
+        (folder / "golden.jsonl").rename(folder.parents[1] / "elsewhere")
+        (folder / "golden.jsonl").symlink_to(folder.parents[1] / "elsewhere")
+    elif kind == "bomb":
+        bomb = BytesIO()
+        with zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("schema.json", "{}")
+            archive.writestr("zeros.npy", bytes(2**27))
+        forge(folder, "model.skops", bomb.getvalue())
+        edit_manifest(folder, lambda manifest: manifest.update(engine="native", lowered=None))
+    else:
+        forge(folder, "model.joblib", pickle.dumps(Writes(folder.parents[1] / "written")))
+        edit_manifest(folder, lambda manifest: manifest.update(
+            engine="native", lowered=None, model_files={"model.joblib": "joblib"}))  # fmt: skip
+
+
+def test_while_each_is_refused_with_a_sentence_the_old_version_answers(
+    lines: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(lines / "line" / "1.0.0", tmp_path / "line" / "1.0.0")
+    service = Service(tmp_path, settings=serving.settings(allow_pickle=True))
+    service.models.is_watched = False
+    service.wait(serving.PATIENCE_S)
+    client = serving.client_of(service, "fastapi")
+    for i, kind in enumerate([*GRAPHS, "link", "bomb", "pickle"]):
+        version = f"2.0.{i}"
+        made = shutil.copytree(lines / "line" / "2.0.0", tmp_path / "line" / version)
+        edit_manifest(made, lambda manifest, version=version: manifest.update(version=version))
+        spoiled(kind, made)
+
+        service.models.do(service.models.refresh).result(serving.PATIENCE_S)
+
+        answer = client("POST", "/predict", b'{"x":3.0}').json()
+        assert (answer["model_version"], answer["prediction"]) == ("1.0.0", 3.0), kind
+        refused = client.get("/models/line").json()["refused"]
+        assert (refused["version"], refused["reason"][-1]) == (version, "."), (kind, refused)
+        assert str(tmp_path) not in refused["reason"]
+    assert not (tmp_path / "written").exists()
+    service.close()
 
 
 json = st.recursive(

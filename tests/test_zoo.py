@@ -20,6 +20,7 @@ import pandas as pd
 import pytest
 import skops.io
 import xgboost
+from skl2onnx.common import data_types as types
 from sklearn.base import is_outlier_detector
 from sklearn.cluster import KMeans
 from sklearn.compose import make_column_transformer
@@ -37,13 +38,13 @@ from sklearn.mixture import GaussianMixture
 from sklearn.multioutput import MultiOutputClassifier
 from sklearn.neighbors import LocalOutlierFactor
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, StandardScaler
+from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, OrdinalEncoder, StandardScaler
 from sklearn.tree import DecisionTreeClassifier
 
 import tabserve
 from tabserve import Service, packing
 from tabserve.artifact import Artifact
-from tests.functions import Scaled, described, doubled
+from tests.functions import Scaled, days_since, described, doubled
 from tests.serving import client_of, settings
 
 random = np.random.default_rng(0)
@@ -200,10 +201,14 @@ def converted(
     path.write_bytes(onnx_model.SerializeToString())
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     given = session.get_inputs()
-    fed: dict[str, Any] = {given[0].name: np.asarray(fresh, np.float32)}
-    if len(given) > 1:
-        fed = {one.name: fresh[[one.name]].to_numpy() for one in given}
-        fed = {k: v.astype(np.float32 if v.dtype.kind == "f" else v.dtype) for k, v in fed.items()}
+    if len(given) == 1:
+        fed: dict[str, Any] = {given[0].name: np.asarray(fresh, np.float32)}
+    else:
+        kinds_of = {"tensor(string)": object, "tensor(int64)": np.int64}
+        fed = {
+            one.name: fresh[[one.name]].to_numpy().astype(kinds_of.get(one.type, np.float32))
+            for one in given
+        }
     said = session.run(None, fed)
     expected = {"prediction": np.asarray(said[0]).reshape(len(fresh))}
     if len(said) == 2:
@@ -241,7 +246,17 @@ def wide(n_columns: int) -> tuple[pd.DataFrame, pd.DataFrame]:
     return rows, fresh
 
 
-FLOATS = [("X", __import__("skl2onnx").common.data_types.FloatTensorType([None, 2]))]
+FLOATS = [("X", types.FloatTensorType([None, 2]))]
+DATED, DATED_FRESH = (
+    rows[["age"]].assign(
+        joined=pd.Timestamp("2024-02-28 23:30")
+        + pd.to_timedelta(random.integers(0, 9**7, len(rows)), unit="s")
+    )
+    for rows in (ROWS, FRESH)
+)
+FULL, FULL_FRESH = (
+    rows[["income", "age", "city"]].fillna({"income": 0.0}) for rows in (ROWS, FRESH)
+)
 ANY_CITY = {"unknown": {"city": "allow"}}
 
 CASES: dict[str, Callable[[Path], Case]] = {
@@ -304,6 +319,15 @@ CASES: dict[str, Callable[[Path], Case]] = {
     "booleans, nullable integers and categoricals": lambda folder: fitted(
         HistGradientBoostingClassifier(max_iter=5, categorical_features="from_dtype"),
         *(rows[["member", "visits", "size", "income"]] for rows in (ROWS, FRESH)), YES,
+    ),
+    "dates": lambda folder: fitted(
+        make_pipeline(
+            make_column_transformer(
+                (FunctionTransformer(days_since), ["joined"]), remainder="passthrough"
+            ),
+            RandomForestRegressor(5, random_state=0),
+        ),
+        DATED, DATED_FRESH, VALUE, format="joblib", serving={"allow_pickle": True},
     ),
     "ordinal categories": lambda folder: fitted(
         make_pipeline(
@@ -369,6 +393,19 @@ CASES: dict[str, Callable[[Path], Case]] = {
         folder, RandomForestClassifier(5).fit(ARRAY, THREE), ARRAY, FRESH_ARRAY, FLOATS,
         zipmap=False,
     ),
+    "onnx, an input for each column, with text": lambda folder: converted(
+        folder,
+        make_pipeline(
+            make_column_transformer(
+                (StandardScaler(), ["income", "age"]),
+                (OneHotEncoder(handle_unknown="ignore", sparse_output=False), ["city"]),
+            ),
+            LogisticRegression(),
+        ).fit(FULL, WORD),
+        FULL, FULL_FRESH,
+        [("income", types.FloatTensorType([None, 1])), ("age", types.Int64TensorType([None, 1])),
+         ("city", types.StringTensorType([None, 1]))],
+    ),
     "onnx, a value": lambda folder: converted(
         folder, LinearRegression().fit(ARRAY, VALUE), ARRAY, FRESH_ARRAY, FLOATS
     ),
@@ -407,8 +444,10 @@ def packed(case: Case, folder: Path) -> Path:
 
 
 def records_of(rows: Any, names: list[str]) -> list[dict[str, Any]]:
-    """As a client sends them: missing values null, integers also as 12.0."""
+    """As a client sends them: missing values null, integers also as 12.0, dates as text."""
     frame = rows if isinstance(rows, pd.DataFrame) else pd.DataFrame(rows, columns=names)
+    dates = frame.select_dtypes("datetime")
+    frame = frame.assign(**{name: dates[name].map(pd.Timestamp.isoformat) for name in dates})
     frame = frame[names].astype(object).where(frame[names].notna(), None)
     records: list[dict[str, Any]] = frame.to_dict("records")
     for record in records[::2]:

@@ -27,10 +27,18 @@ class Clients:
 
     def __init__(self, url: str, n_clients: int) -> None:
         self.answers: Counter[Any] = Counter()
+        self.n_changes = 0
+        self._last: str | None = None
+        self._answered = threading.Condition()
         self._url = url
         self._done = threading.Event()
         self._pool = ThreadPoolExecutor(n_clients)
         self._asking = [self._pool.submit(self._ask, i) for i in range(n_clients)]
+
+    def wait_for(self, version: str) -> None:
+        """Until it has answered one of them."""
+        with self._answered:
+            assert self._answered.wait_for(lambda: self._last == version, PATIENCE_S)
 
     def end(self) -> None:
         self._done.set()
@@ -46,7 +54,11 @@ class Clients:
                 found = answer.json()
                 row = found["predictions"][0] if "predictions" in found else found
                 seen = answer.status_code, row.get("model_version"), row.get("prediction")
-                self.answers[seen] += 1
+                with self._answered:
+                    self.answers[seen] += 1
+                    self.n_changes += self._last != seen[1]
+                    self._last = seen[1]
+                    self._answered.notify_all()
 
 
 def test_a_worker_that_replaces_another_answers_as_the_version_that_is_live_by_then(
@@ -94,9 +106,13 @@ def test_under_load_50_swaps_lose_no_request_and_each_number_is_its_versions(
             f"{found[1]}/models/line/promote", json={"version": version}, timeout=PATIENCE_S
         )
         assert (answer.status_code, answer.json()["live"]) == (200, version)
+        if workers == 1:  # of several each follows within a second, which is long 50 times
+            clients.wait_for(version)
     poll("all workers serve it", lambda: _live(server) == {"2.0.0"})
     clients.end()
 
+    # Each swap was seen by those who asked.
+    assert clients.n_changes >= (SWAPS if workers == 1 else 2)
     expected = {(200, version, number) for version, number in NUMBERS.items()}
     assert set(clients.answers) == expected, clients.answers
     assert server.stop() == 0, server.output
