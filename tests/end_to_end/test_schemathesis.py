@@ -80,6 +80,7 @@ def api(request: pytest.FixtureRequest, repository: Path, tmp_path: Path) -> Ite
         keys = tmp_path / "keys.json"
         headers = {auth.HEADER: auth.add_key(keys, "tester", "admin")}
         told |= {"keys": str(keys), "rate_limit": "1000000/minute"}
+        told |= {"key_tries": "1000000/minute"}  # schemathesis tries wrong ones too
     if request.param == USERS_CLASS:
         request_class = ChurnRequest
     service = Service(repository, request=request_class, settings=Settings(**told))
