@@ -89,6 +89,14 @@ def test_a_key_is_taken_until_it_expires(path: Path) -> None:
         Keys(str(path), clock=end.timestamp).holder(key)
 
 
+@pytest.mark.parametrize("name", ["a\nb", "a\n", "\x1b[2K", "a\u2028b", "a:b"])
+def test_a_file_with_a_name_that_could_forge_a_line_is_refused(path: Path, name: str) -> None:
+    path.write_text(json.dumps({"keys": [{"name": name, "hash": SECRET}]}))
+
+    with pytest.raises(InvalidSettings, match="is no file of keys"):
+        Keys(str(path))
+
+
 def test_the_name_of_an_expired_key_may_be_given_again(path: Path) -> None:
     add_key(path, "ada", expires=datetime.now(UTC) - timedelta(seconds=1))
 

@@ -134,6 +134,26 @@ def test_a_file_from_before_the_machine_began_anew_locks_nobody_out(
     after.close()
 
 
+def test_setting_the_clock_changes_no_window(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limiter = RateLimiter(Rate(1, 3600), tmp_path / "limits")
+    limiter.admit("a")
+
+    for now in (0.0, 4e9):
+        monkeypatch.setattr("time.time", lambda now=now: now)
+        assert 3500 < limiter.admit("a") <= 3600
+    limiter.close()
+
+
+def test_rows_are_counted_together_or_not_at_all(limiter_of: Any) -> None:
+    limiter = limiter_of(Rate(100, 60))
+
+    waits = [limiter.admit("a", n) > 0 for n in (0, 60, 60, 40, 0, 1)]
+
+    assert waits == [False, False, True, False, True, True]
+
+
 def test_two_limiters_on_one_file_count_together(tmp_path: Path, clock: Clock) -> None:
     one, other = (RateLimiter(PER_MINUTE, tmp_path / "limits", clock) for _ in range(2))
 

@@ -1,8 +1,10 @@
 """Rate limits in a Redis that runs: exact, and what happens while it is away."""
 
+import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -12,8 +14,10 @@ import pytest
 
 from tabserve import Service, redis_limits
 from tabserve.errors import ModelNotReady
+from tabserve.exchange import Turn
 from tabserve.redis_limits import RedisLimiter
 from tabserve.settings import Rate
+from tabserve.types import Request, Response
 from tests.end_to_end.conftest import poll
 from tests.redis_server import REDIS_SERVER, RedisServer
 from tests.serving import BODY, FRAMEWORKS, PATIENCE_S, Client, client_of, error, settings
@@ -236,6 +240,43 @@ def test_rows_are_counted_where_that_is_said(
     assert report.json()["detail"] == "The limit is 100 rows in 3600 s."
     assert [client.predict().status for _ in range(2)] == [200, 429]
     assert statuses(1) == [429]
+
+
+def test_each_request_gets_its_own_answer_though_others_are_given_up(
+    repository: Path, store: RedisServer
+) -> None:
+    """Odd ones were asked before, and so are past the limit; those that are given up are even."""
+    told = settings(rate_limit="1/hour", rate_limit_store=store.url)
+    service = Service(repository, settings=told)
+    service.wait(PATIENCE_S)
+    core, answers = service.dispatcher(), dict[int, Response]()
+
+    async def ask(numbers: list[int], given_up: set[int]) -> None:
+        turn = Turn(asyncio.get_running_loop())
+        done = asyncio.Event()
+
+        def answered(number: int, response: Response) -> None:
+            answers[number] = response
+            if len(answers) == len(numbers):
+                done.set()
+
+        for number in numbers:
+            request = Request("POST", "/predict", {"x-request-id": str(number)}, BODY, f"{number}")
+            exchange = turn.begin(core, request, partial(answered, number))
+            turn.take()
+            if number in given_up:
+                exchange.leave()
+        await asyncio.wait_for(done.wait(), PATIENCE_S)
+
+    asyncio.run(ask(list(range(1, 200, 2)), set()))
+    assert {response.status for response in answers.values()} == {200}
+    answers.clear()
+    asyncio.run(ask(list(range(200)), set(range(0, 200, 4))))
+    service.close()
+
+    assert all(int(answers[i].headers["X-Request-ID"]) == i for i in range(200))
+    expected = {0: 400, 1: 429, 2: 200, 3: 429}
+    assert {i: answers[i].status for i in range(200)} == {i: expected[i % 4] for i in range(200)}
 
 
 def test_a_batch_that_the_limit_never_takes_is_too_large(serve: Any, store: RedisServer) -> None:
