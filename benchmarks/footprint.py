@@ -30,7 +30,7 @@ from tabserve import repository
 ROOT = Path(__file__).parents[1]
 MIB = 1 << 20
 _REQUESTS = 200  # before memory is read
-_PATIENCE_S = 60.0
+_PATIENCE_S = 300.0
 _POLL_S = 0.005
 # No part of the installation, though a virtual environment begins with it.
 _PIPS_OWN = ("pip", "setuptools", "pkg_resources", "_distutils_hack", "distutils-precedence.pth")

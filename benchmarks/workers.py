@@ -24,13 +24,15 @@ from benchmarks.tables import figure, show
 from tabserve import repository
 
 FEATURES = 8
+# Each is proven alone, by each worker.
+SAMPLE = 20
 # Of scikit-learn's tree: a node takes 64 bytes, and its two shares of classes 16.
 _NODE_BYTES = 80
 
 
 def main(words: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rows", type=int, default=40_000, help="of the training data")
+    parser.add_argument("--rows", type=int, default=62_000, help="of the training data")
     parser.add_argument("--trees", type=int, default=100)
     parser.add_argument("--workers", type=int, default=4)
     arguments = parser.parse_args(words)
@@ -45,6 +47,7 @@ def main(words: list[str] | None = None) -> None:
             )  # fmt: skip
             for workers in (1, arguments.workers):
                 lines.append(_line(folder, workers, Path(made) / "log"))
+                print(*lines[-1], sep="; ", file=sys.stderr, flush=True)
     print(f"{nodes:,} nodes, {figure(nodes * _NODE_BYTES / 2**20)} MiB in scikit-learn's trees\n")
     show(["engine", "workers", "each, RSS, MiB", "each, PSS", "all with supervisor, PSS"], lines)
 
@@ -56,7 +59,7 @@ def _forest(n_rows: int, trees: int) -> tuple[Any, Any]:
     rows = pd.DataFrame(random.normal(size=(n_rows, FEATURES)), columns=names)
     labels = (rows["x0"] + random.normal(0, 4, n_rows) > 0).astype(int)
     forest = RandomForestClassifier(trees, random_state=0, n_jobs=-1).fit(rows, labels)
-    return forest, rows.assign(y=labels).iloc[:2000]
+    return forest, rows.assign(y=labels).iloc[:SAMPLE]
 
 
 def _line(folder: Path, workers: int, log: Path) -> list[str]:

@@ -190,17 +190,26 @@ def preload(
     """
     manifest = artifact.manifest
     options: Any = {"allow_pickle": allow_pickle, "allow_code": allow_code, "workers": workers}
+    if not is_shared(artifact):
+        return lambda: load(artifact, **options)
+    engine = _engine(artifact, **options)
     if manifest.engine == "onnx":
-        loaded = load(artifact, **options)
+        loaded = _tried(artifact, engine)
         return lambda: loaded
-    if manifest.function is None:
-        from tabserve import stored
+    _give_memory_back()
+    return lambda: _tried(artifact, engine)
 
-        if not artifact.carried() and stored.begins_no_threads(_contents(artifact)):
-            engine = _engine(artifact, **options)
-            _give_memory_back()
-            return lambda: _tried(artifact, engine)
-    return lambda: load(artifact, **options)
+
+def is_shared(artifact: Artifact) -> bool:
+    """Whether processes that are forked after `preload` share the model, and not imports alone."""
+    manifest = artifact.manifest
+    if manifest.engine == "onnx":
+        return True
+    if manifest.function is not None:
+        return False
+    from tabserve import stored
+
+    return not artifact.carried() and stored.begins_no_threads(_contents(artifact))
 
 
 def _engine(artifact: Artifact, allow_pickle: bool, allow_code: bool, workers: int) -> Engine:

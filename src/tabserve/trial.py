@@ -3,11 +3,13 @@
 A library that crashes on a file takes that process with it and not this one.
 """
 
+import gc
 import os
 import subprocess
 import sys
 import time
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,6 +19,7 @@ from pydantic import BaseModel, ConfigDict
 from tabserve import parity, repository
 from tabserve.artifact import Artifact
 from tabserve.errors import OperatorError, UntrustedModel
+from tabserve.repository import LoadedModel
 from tabserve.signature import Signature
 from tabserve.types import Columns, Engine
 
@@ -77,34 +80,44 @@ def measured(folder: Path, allow_pickle: bool, allow_code: bool) -> Trial:
     from tabserve.web import fastapi  # noqa: F401
 
     before = _pss_mib()
+    forked = None
+    allowed: Any = {"allow_pickle": allow_pickle, "allow_code": allow_code}
     began = time.perf_counter()
     try:
         artifact = Artifact(folder)
-        loaded = repository.load(artifact, allow_pickle=allow_pickle, allow_code=allow_code)
+        finish = repository.preload(artifact, **allowed)
+        load_s = time.perf_counter() - began
+        rows = _rows(artifact)
+        one = parity.columns_of(artifact.manifest.signature, rows[:1])
+        if repository.is_shared(artifact):
+            forked = _forked_mib(finish, one)
+        began = time.perf_counter()
+        loaded = finish()
     except UntrustedModel as error:
         return Trial(refusal="trust", text=str(error))
     except OperatorError as error:
         return Trial(refusal="golden rows", text=str(error))
     except Exception as error:  # noqa: BLE001 - whatever a library raises on this file
         return Trial(refusal="loading", text=f"{type(error).__name__}: {error}")
-    load_s = time.perf_counter() - began
+    load_s += time.perf_counter() - began
     after = _pss_mib()
-    signature = artifact.manifest.signature
-    is_proven = not artifact.manifest.parity.unproven
-    rows = artifact.golden().rows if is_proven else [_made_up(signature)]
     many = (rows * (_BATCH_ROWS // len(rows) + 1))[:_BATCH_ROWS]
-    one = parity.columns_of(signature, rows[:1])
-    # Before the batch, which begins threads.
-    forked = _forked_mib(loaded.engine, one) if artifact.manifest.engine == "onnx" else None
+    batch = parity.columns_of(artifact.manifest.signature, many)
     return Trial(
         difference=loaded.difference,
         load_s=load_s,
         row_us=_least_us(loaded.engine, one),
-        batch_us=_least_us(loaded.engine, parity.columns_of(signature, many)),
+        batch_us=_least_us(loaded.engine, batch),
         worker_mib=after,
         model_mib=None if after is None or before is None else after - before,
         forked_mib=forked,
     )
+
+
+def _rows(artifact: Artifact) -> list[dict[str, Any]]:
+    if artifact.manifest.parity.unproven:
+        return [_made_up(artifact.manifest.signature)]
+    return artifact.golden().rows
 
 
 def _made_up(signature: Signature) -> dict[str, Any]:
@@ -141,14 +154,16 @@ def _mib(*kinds: str) -> float | None:
     return sum(int(words[1]) / 1024 for words in told if words[0].rstrip(":") in kinds)
 
 
-def _forked_mib(engine: Engine, row: Columns) -> float | None:
+def _forked_mib(finish: Callable[[], LoadedModel], row: Columns) -> float | None:
     """What a process takes by itself that is forked from this one and answers."""
     receiver, sender = os.pipe()
+    gc.freeze()  # as the server does: to look for garbage writes to what is shared
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # the child uses one thread
         child = os.fork()
     if child == 0:
         try:
+            engine = finish().engine
             for _ in range(_TIMED_CALLS):
                 engine.predict(row)
             os.write(sender, str(_mib("Private_Clean", "Private_Dirty")).encode())
