@@ -59,12 +59,13 @@ class Client:
 
     async def close(self) -> None:
         for _, writer in self._idle:
-            writer.close()
+            writer.transport.abort()
+        await asyncio.sleep(0.1)  # until they have ended
 
     async def _ask(self, request: bytes) -> Answer:
         sent_at = time.monotonic()
         try:
-            reader, writer = self._idle.pop() if self._idle else await self._connection()
+            reader, writer = await self._connection()
             writer.write(request)
             head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
             line, *lines = head[:-4].split("\r\n")
@@ -80,4 +81,9 @@ class Client:
         return Answer(int(line.split()[1]), sent_at, time.monotonic() - sent_at, headers, body)
 
     async def _connection(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        while self._idle:
+            reader, writer = self._idle.pop()
+            if not reader.at_eof():  # the server closes those that are idle for long
+                return reader, writer
+            writer.close()
         return await asyncio.open_connection(self._host, self._port)

@@ -536,7 +536,7 @@ async def test_an_answer_that_is_owed_is_given_before_the_end(wire: Wire, server
 def test_a_connection_on_which_nothing_comes_ends(sent: bytes, patience_s: float | None) -> None:
     @on_a_wire
     async def waits(wire: Wire, server: Server) -> None:
-        now = wire.connection._expires
+        now = wire.connection.expires
         await wire.send(sent)
         began = now - 10
         for later in (9, 11, 14, 17, 1000):
@@ -550,7 +550,7 @@ def test_a_connection_on_which_nothing_comes_ends(sent: bytes, patience_s: float
 def test_a_request_that_takes_too_long_to_come_is_told_so(sent: bytes) -> None:
     @on_a_wire
     async def waits(wire: Wire, server: Server) -> None:
-        began = wire.connection._expires - 10
+        began = wire.connection.expires - 10
         await wire.send(sent)
         wire.connection.expire(began + 9)
         await settled()
@@ -563,6 +563,23 @@ def test_a_request_that_takes_too_long_to_come_is_told_so(sent: bytes) -> None:
         assert server.seen == []
 
     waits()
+
+
+@on_a_wire
+async def test_many_that_are_given_up_together_keep_nobody_waiting(
+    wire: Wire, server: Server
+) -> None:
+    others = [Wire(server.core) for _ in range(30)]
+    for other in others:
+        other.connection.expires = 0.0
+        wire.state.add(other.connection)
+    wire.state.begin()
+    n_closed = sum(other.is_closed for other in others)
+    await settled()
+
+    assert 0 < n_closed < 30
+    assert all(other.is_closed for other in others)
+    assert not wire.is_closed
 
 
 def test_the_head_and_the_body_have_each_their_time(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,6 +31,8 @@ from tabserve.types import Request, Response
 # A connection without a request stays so long once the server ends: one may be on its way.
 _LAST_REQUEST_S = 0.25
 _SWEEP_S = 1.0
+# Of those that are given up together, as many in one turn of the loop: others are answered between.
+_SWEPT_AT_ONCE = 20
 
 
 @dataclass(frozen=True)
@@ -59,9 +61,15 @@ class Connections:
         """One timer for all connections: one for each request would cost as much as reading it."""
         self.default_headers = f"date: {formatdate(usegmt=True)}\r\n"
         now = monotonic()
-        for connection in list(self.connections):
-            connection.expire(now)
+        self._expire([each for each in self.connections if each.expires < now])
         asyncio.get_running_loop().call_later(_SWEEP_S, self.begin)
+
+    def _expire(self, connections: list["Connection"]) -> None:
+        now = monotonic()
+        for connection in connections[:_SWEPT_AT_ONCE]:
+            connection.expire(now)
+        if len(connections) > _SWEPT_AT_ONCE:
+            asyncio.get_running_loop().call_soon(self._expire, connections[_SWEPT_AT_ONCE:])
 
     def drain(self) -> None:
         self.is_draining = True
@@ -124,7 +132,7 @@ class Connection(asyncio.Protocol):
         self._queue: deque[tuple[Request, bool]] = deque()
         self._is_broken = False
         self._is_writable = True
-        self._expires = monotonic() + bounds.receive_timeout_s
+        self.expires = monotonic() + bounds.receive_timeout_s
 
     # What the transport and the server tell.
 
@@ -189,7 +197,7 @@ class Connection(asyncio.Protocol):
 
     def expire(self, now: float) -> None:
         """A client that sends nothing for too long gives up its place."""
-        if now <= self._expires:
+        if now <= self.expires:
             return
         if self._is_receiving and self._exchange is None and self._size <= self._max_body:
             part = "body" if self._has_head else "head"
@@ -208,7 +216,7 @@ class Connection(asyncio.Protocol):
         self._is_receiving, self._has_head, self._is_body_timed = True, False, False
         self._n_repeated = self._head_size = self._begun_size = 0
         if self._exchange is None:
-            self._expires = monotonic() + self._bounds.receive_timeout_s
+            self.expires = monotonic() + self._bounds.receive_timeout_s
 
     def on_url(self, url: bytes) -> None:
         self._url += url
@@ -276,7 +284,7 @@ class Connection(asyncio.Protocol):
         elif self._is_receiving and not self._is_body_timed:
             self._is_body_timed = True
             if self._exchange is None:
-                self._expires = monotonic() + self._bounds.receive_timeout_s
+                self.expires = monotonic() + self._bounds.receive_timeout_s
         return b""
 
     def _refuse(self, failure: ClientError) -> None:
@@ -320,7 +328,7 @@ class Connection(asyncio.Protocol):
     # From a request to its answer.
 
     def _begin(self, request: Request, stays: bool) -> None:
-        self._is_head, self._stays, self._expires = request.method == "HEAD", stays, inf
+        self._is_head, self._stays, self.expires = request.method == "HEAD", stays, inf
         self._exchange = self._turn.begin(self._app.dispatcher(), request, self._answer)
 
     def _answer(self, response: Response) -> None:
@@ -347,7 +355,7 @@ class Connection(asyncio.Protocol):
             self._next()
         elif self._is_receiving and self._size > self._max_body:
             # Closing now would take the answer from a client that is still sending.
-            self._expires = monotonic() + self._bounds.receive_timeout_s
+            self.expires = monotonic() + self._bounds.receive_timeout_s
         else:
             self._transport.close()
 
@@ -362,7 +370,7 @@ class Connection(asyncio.Protocol):
         else:
             bounds = self._bounds
             patience_s = bounds.receive_timeout_s if self._is_receiving else bounds.idle_timeout_s
-            self._expires = monotonic() + patience_s
+            self.expires = monotonic() + patience_s
 
     def _close_if_idle(self) -> None:
         if self._exchange is None and not self._queue and not self._is_receiving:
