@@ -1,7 +1,7 @@
 """What the request class took, as the model's values, if the signature takes it too."""
 
 from collections.abc import Callable, Mapping, Sequence
-from operator import itemgetter
+from operator import call, itemgetter
 from typing import Any, cast
 
 from pydantic import BaseModel
@@ -36,10 +36,8 @@ class Acceptance:
     def of_record(self, record: BaseModel, body: bytes) -> Records:
         """One of which, mostly, no more need be seen than each value at a glance."""
         row = self._values_of(record.__dict__)
-        for admits, value in zip(self._admits, row, strict=False):
-            if not admits(value):
-                return self.of_records([record], body, "record")
-        if not self.echoes.fields.isdisjoint(record.model_fields_set):
+        is_usual = all(map(call, self._admits, row))
+        if not is_usual or not self.echoes.fields.isdisjoint(record.__pydantic_fields_set__):
             return self.of_records([record], body, "record")
         return Records(dict(zip(self._names, zip(row), strict=False)), 1, None, "record")
 

@@ -141,10 +141,10 @@ class Renderer:
 
     def render(self, outputs: Outputs, n_rows: int) -> list[Prediction]:
         """Raises BadModelOutput where a number is not finite or an array not of n_rows."""
-        values = {part: _listed(outputs.get(part), n_rows) for part in self.parts}
         if self._as_declared is not None:
-            (numbers,) = values.values()
-            return self._as_declared.render(numbers)
+            (part,) = self.parts
+            return self._as_declared.render(_listed(outputs.get(part), n_rows))
+        values = {part: _listed(outputs.get(part), n_rows) for part in self.parts}
         rendered = [_render_target(target, values) for target in self._targets]
         if len(self._targets) == 1 and not self._targets[0].name:
             return rendered[0]

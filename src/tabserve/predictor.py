@@ -92,7 +92,8 @@ class Predictor:
         return self._decoder.placed(error, records.form, records.places)
 
     def _answers(self, requests: Sequence[Records]) -> list[list[Prediction]]:
-        n_rows = sum([records.n_rows for records in requests])
+        is_one = len(requests) == 1
+        n_rows = requests[0].n_rows if is_one else sum([records.n_rows for records in requests])
         self._on_call(n_rows)
         values = joined(self._signature, requests)
         if self.observer is None:
@@ -104,6 +105,8 @@ class Predictor:
         answers = self._renderer.render(outputs, n_rows)
         self._complete(answers, requests)
         self._on_answered(n_rows)
+        if is_one:
+            return [answers]
         if n_rows == len(requests):
             return [[answer] for answer in answers]
         bounds = pairwise(accumulate((records.n_rows for records in requests), initial=0))
