@@ -21,6 +21,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder
 
 from tabserve import Service, checking, packing, server, telling, unpacked
+from tabserve.artifact import Artifact
 from tabserve.errors import InvalidSettings, OperatorError, PackError
 from tests.functions import doubled
 from tests.serving import Client, client_of, settings
@@ -95,6 +96,23 @@ def test_with_sample_rows_it_is_packed_in_full(tmp_path: Path) -> None:
     service.close()
 
 
+@pytest.mark.parametrize("is_table", [True, False])
+def test_a_folder_of_mlflows_is_proven_on_its_example(is_table: bool, tmp_path: Path) -> None:
+    folder = tmp_path / "logged"
+    folder.mkdir()
+    boosted(folder / "model.ubj")
+    table = {"columns": list(ROWS), "data": ROWS[:5].to_numpy().tolist()}
+    (folder / "example.json").write_bytes(orjson.dumps(table if is_table else {"inputs": [1]}))
+    (folder / "MLmodel").write_text(
+        "flavors:\n  xgboost:\n    data: model.ubj\n"
+        "saved_input_example_info:\n  type: dataframe\n  artifact_path: example.json\n"
+    )
+    options: Any = {"data": None, "target": None, "allow_pickle": False}
+    parity = Artifact(packing.pack_at_once(str(folder), tmp_path, **options)).manifest.parity
+    assert (parity.unproven, parity.n_rows > 4) == (not is_table, is_table)
+    assert [tried.equal for tried in parity.tried] == [True, True] if is_table else [False]
+
+
 def test_check_warns_of_an_unproven_model(tmp_path: Path) -> None:
     boosted(tmp_path / "m.json")
     options: Any = {"data": None, "target": None, "allow_pickle": False}
@@ -105,6 +123,7 @@ def test_check_warns_of_an_unproven_model(tmp_path: Path) -> None:
     assert "without sample rows" in told["golden rows"]
     assert told["memory"].endswith("each further worker takes as much")
     assert {"load", "one row", "batch"} <= told.keys()
+    assert told["onnx engine"].startswith("Not tried: without sample rows")
 
 
 def test_what_a_model_does_not_say_is_asked_for(tmp_path: Path) -> None:

@@ -42,7 +42,9 @@ def main() -> None:
 @main.command()
 @click.argument("model")
 @click.option(
-    "--data", required=True, type=click.Path(path_type=Path), help="CSV with sample rows."
+    "--data",
+    type=click.Path(path_type=Path),
+    help="CSV with sample rows. [default: the example in a folder of MLflow's]",
 )
 @click.option("--target", help="Column of the sample that holds the true answers.")
 @click.option("--name", required=True, help="Name of the model.")
@@ -87,7 +89,7 @@ def main() -> None:
 @click.option("--replace", is_flag=True, help="Overwrite a version that exists.")
 def pack(
     model: str,
-    data: Path,
+    data: Path | None,
     target: str | None,
     name: str,
     model_version: str,

@@ -82,7 +82,11 @@ class RecordDecoder:
         self._many: TypeAdapter[list[BaseModel]] = TypeAdapter(
             Annotated[listed, Field(min_length=1, max_length=max_rows), FailFast()]
         )
-        self._columns = columns_adapter(self.request_class, max_rows)
+
+    @cached_property
+    def _columns(self) -> TypeAdapter[Any] | None:
+        """Made at the first batch of columns: a server of many models starts sooner."""
+        return columns_adapter(self.request_class, self._max_rows)
 
     def one(self, body: bytes) -> Records:
         """Raises InvalidInput or InvalidJSON; `loc` is ("body", field)."""

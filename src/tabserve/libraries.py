@@ -1,5 +1,6 @@
 """The libraries that a model was packed with, and those that are installed here."""
 
+from functools import cache
 from importlib import metadata
 
 from tabserve.artifact import Manifest
@@ -22,6 +23,7 @@ def installed_as(library: str) -> str:
     return next((name for name in names if _version(name) is not None), names[0])
 
 
+@cache  # to find one reads its whole description: of 50 models, half of the time to load them
 def _version(name: str) -> str | None:
     try:
         return metadata.version(name)

@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+import orjson
+
 from tabserve.errors import MissingExtra, PackError
 
 DESCRIPTION = "MLmodel"
@@ -34,21 +36,45 @@ def model_file(folder: Path) -> tuple[Path, str]:
     return path, _suffix(name, told, path)
 
 
+def example(folder: Path) -> tuple[list[str], list[list[Any]]] | None:
+    """Columns and rows of the input example that the model was logged with; None where there is
+    none, or it is no table.
+    """
+    told = _description(folder).get("saved_input_example_info")
+    if not isinstance(told, dict) or told.get("type") != "dataframe":
+        return None
+    path = (folder / str(told.get("artifact_path"))).resolve()
+    if not path.is_relative_to(folder.resolve()) or not path.is_file():
+        return None
+    try:
+        table = orjson.loads(path.read_bytes())
+        columns, rows = table["columns"], table["data"]
+    except (OSError, orjson.JSONDecodeError, LookupError, TypeError):
+        return None
+    return ([str(column) for column in columns], rows) if rows else None
+
+
 def _flavours(folder: Path) -> dict[str, dict[str, Any]]:
+    try:
+        flavours = _description(folder)["flavors"]
+        return {name: dict(flavour) for name, flavour in flavours.items()}
+    except (LookupError, TypeError, AttributeError, ValueError):
+        raise PackError(f"{folder / DESCRIPTION} does not say what flavors there are.") from None
+
+
+def _description(folder: Path) -> dict[str, Any]:
     try:
         import yaml
     except ImportError:
         raise MissingExtra("PyYAML", "mlflow") from None
 
     try:
-        told = yaml.safe_load((folder / DESCRIPTION).read_bytes())
-        flavours = told["flavors"]
-        return {name: dict(flavour) for name, flavour in flavours.items()}
+        return dict(yaml.safe_load((folder / DESCRIPTION).read_bytes()))
     except OSError as error:
         raise PackError(
             f"Expected a folder of MLflow's with {DESCRIPTION} at {folder}: {error.strerror}."
         ) from None
-    except (yaml.YAMLError, LookupError, TypeError, AttributeError, ValueError):
+    except (yaml.YAMLError, TypeError, ValueError):
         raise PackError(f"{folder / DESCRIPTION} does not say what flavors there are.") from None
 
 

@@ -10,7 +10,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tabserve import boosters, carried, code_folder, evaluation, parity, sources, stored
-from tabserve.artifact import GOLDEN, MAX_TOLERANCE, Manifest, Metric, Parity, plain_name, write
+from tabserve.artifact import (
+    GOLDEN,
+    MAX_TOLERANCE,
+    Manifest,
+    Metric,
+    Parity,
+    Tried,
+    plain_name,
+    write,
+)
 from tabserve.carried import refuse_unimportable
 from tabserve.choosing import choose
 from tabserve.declaration import Declaration, Declared
@@ -134,14 +143,15 @@ def pack(
 
 def pack_from_files(
     model: str,
-    sample: Path,
+    sample: Path | None,
     *,
     target: str | None,
     allow_pickle: bool,
     signature: Declared | None = None,
     **options: Any,
 ) -> Path:
-    """Pack the model at FILE or module:attr with a CSV of sample rows; options as for `pack`.
+    """Pack the model at FILE or module:attr with a CSV of sample rows, or with the example that a
+    folder of MLflow's has; options as for `pack`.
 
     A target that the sample lacks is an error; the model's file gives the training date.
     """
@@ -150,28 +160,35 @@ def pack_from_files(
     logger.info("Reading %s", model)
     with carried.importable(own, code or Path()):
         fitted, made = sources.load_model(model, allow_pickle, carried.module_names(own))
-    return _with_sample(fitted, made, sample, target=target, signature=signature, **options)
+    rows = sample or sources.example(model)
+    if rows is None:
+        raise PackError(f"There are no sample rows to prove {model} on; give them with --data.")
+    return _with_sample(fitted, made, rows, target=target, signature=signature, **options)
 
 
 def _with_sample(
     fitted: Any,
     made: datetime,
-    sample: Path,
+    sample: Any,
     *,
     target: str | None,
     signature: Declared | None = None,
     **options: Any,
 ) -> Path:
-    """Columns that the model knows as text are read as text. made: when the model was."""
+    """sample: a CSV, in which columns that the model knows as text are read as text; or a table.
+    made: when the model was.
+    """
     categories = text_categories(fitted)
     if target is not None:
         categories[target] = text_classes(fitted)
     for feature, kind in Declaration.of(signature).types().items():
         if kind == "string":
             categories.setdefault(feature, None)
-    data = sources.read_sample(sample, categories)
+    data, data_name = sample, "input_example"
+    if isinstance(sample, Path):
+        data, data_name = sources.read_sample(sample, categories), sample.name
     return pack(
-        fitted, data=data, target=target, data_name=sample.name, training_date=made,
+        fitted, data=data, target=target, data_name=data_name, training_date=made,
         signature=signature, **options,
     )  # fmt: skip
 
@@ -181,7 +198,8 @@ def pack_at_once(
 ) -> Path:
     """Pack a model in order to serve it at once; its own file's hash is the version.
 
-    data: a CSV of sample rows. Without it the signature is what the model says of itself, no
+    data: a CSV of sample rows. Without it, and without an example in a folder of MLflow's, the
+    signature is what the model says of itself, no
     golden rows prove it, and its own library computes it.
     """
     logger.info("Reading %s", spec)
@@ -191,9 +209,10 @@ def pack_at_once(
     contents = original.files()
     version = hashlib.sha256(b"".join(contents.values()) or spec.encode()).hexdigest()[:12]
     name = re.sub("[^A-Za-z0-9]+", "-", Path(spec).stem).strip("-") or "model"
-    if data is not None:
+    sample = data or sources.example(spec)
+    if sample is not None:
         return _with_sample(
-            fitted, made, data, target=target, out=out, name=name, version=version, format=format
+            fitted, made, sample, target=target, out=out, name=name, version=version, format=format
         )
     logger.info("Asking %s what it takes, without sample rows", original.name_of_type)
     rows = original.usual_rows()
@@ -217,12 +236,23 @@ def pack_at_once(
         parity=Parity(
             exactness=original.exactness, unproven=True, n_rows=0, batch_sizes=[],
             max_difference=0.0, joinable=False, cpu=parity.cpu_model(),
+            tried=[] if original.lowerable is None else [_NOT_TRIED],
         ),
         libraries=original.libraries(),
         files={},
     )  # fmt: skip
     files = {stored.file_name(format): content for format, content in contents.items()}
     return write(out, manifest, files, replace=False)
+
+
+# A graph could be compared on rows that the model's own thresholds and categories make; but which
+# numbers are whole, how large they are and what dtype the model's frame had, only a sample tells,
+# and equality on other rows than those of its users would be no proof.
+_NOT_TRIED = Tried(
+    engine="onnx",
+    equal=False,
+    why="Not tried: without sample rows there is nothing that a graph could be proven on.",
+)
 
 
 def _anything_nullable(signature: Signature) -> Signature:

@@ -86,6 +86,12 @@ def _read_model(
         ) from error
 
 
+def example(spec: str) -> Any | None:
+    """The rows that a folder of MLflow's has as its example, as a DataFrame."""
+    found = mlflow.example(Path(spec)) if Path(spec).is_dir() else None
+    return None if found is None else pd.DataFrame(found[1], columns=found[0])
+
+
 def read_sample(path: Path, categories: Mapping[str, Collection[Any] | None]) -> Any:
     """A CSV file with a header line as a DataFrame.
 

@@ -204,7 +204,7 @@ def test_pack_refuses_with_a_sentence(
     ("arguments", "sentence"),
     [
         (["pack"], "Missing argument 'MODEL'"),
-        (["pack", "m.skops"], "Missing option '--data'"),
+        (["pack", "m.skops"], "Missing option '--name'"),
         (["pack", "m.skops", "--data", "d", "--name", "n", "--version", "v", "--round", "99"],
          "99 is not in the range"),
         (["pack", "m.skops", "--format", "onnx"], "'onnx' is not one of"),
