@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Coroutine, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -28,6 +29,9 @@ class Answer:
     s: float
     headers: Mapping[str, str]
     body: bytes = b""
+
+    def json(self) -> Any:
+        return orjson.loads(self.body)
 
 
 class Client:
@@ -59,13 +63,15 @@ class Client:
 
     async def close(self) -> None:
         for _, writer in self._idle:
-            writer.transport.abort()
-        await asyncio.sleep(0.1)  # until they have ended
+            await _end(writer)
 
     async def _ask(self, request: bytes) -> Answer:
         sent_at = time.monotonic()
         try:
             reader, writer = await self._connection()
+        except OSError:
+            return Answer(None, sent_at, time.monotonic() - sent_at, {})
+        try:
             writer.write(request)
             head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
             line, *lines = head[:-4].split("\r\n")
@@ -73,9 +79,10 @@ class Client:
             headers = {name.lower(): value.strip() for name, value in named}
             body = await reader.readexactly(int(headers["content-length"]))
         except (OSError, EOFError):
+            await _end(writer)
             return Answer(None, sent_at, time.monotonic() - sent_at, {})
         if headers.get("connection") == "close":
-            writer.close()
+            await _end(writer)
         else:
             self._idle.append((reader, writer))
         return Answer(int(line.split()[1]), sent_at, time.monotonic() - sent_at, headers, body)
@@ -85,5 +92,11 @@ class Client:
             reader, writer = self._idle.pop()
             if not reader.at_eof():  # the server closes those that are idle for long
                 return reader, writer
-            writer.close()
+            await _end(writer)
         return await asyncio.open_connection(self._host, self._port)
+
+
+async def _end(writer: asyncio.StreamWriter) -> None:
+    writer.transport.abort()
+    with suppress(OSError):
+        await writer.wait_closed()

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
@@ -32,11 +33,13 @@ def replaced(server: Server, reason: str) -> float:
 
 
 @contextmanager
-def asked(server: Server, method: str, path: str, n_clients: int) -> Iterator[list[int | None]]:
+def asked(
+    server: Server, method: str, path: str, n_clients: int, record: Any = RECORD
+) -> Iterator[list[int | None]]:
     """What clients were answered meanwhile, each of which always asks again; None for nothing."""
     statuses: list[int | None] = []
     done = threading.Event()
-    body = {"json": RECORD} if method == "POST" else {}
+    body = {"json": record} if method == "POST" else {}
 
     def ask() -> None:
         while not done.is_set():
