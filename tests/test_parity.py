@@ -9,7 +9,7 @@ from tabserve.artifact import GoldenRows
 from tabserve.errors import ArtifactError, NotReproduced
 from tabserve.parity import compare, in_batches, prove
 from tabserve.signature import Feature, Signature
-from tabserve.types import Columns, Outputs
+from tabserve.types import Outputs, Values
 
 SIGNATURE = Signature(features=(Feature(name="x", type="number", dtype="float64"),))
 
@@ -22,8 +22,8 @@ class Doubling:
     def __init__(self, error: float = 0.0) -> None:
         self.error = error
 
-    def predict(self, columns: Columns) -> Outputs:
-        values = 2 * columns["x"]
+    def predict(self, columns: Values) -> Outputs:
+        values = 2 * np.asarray(columns["x"])
         return {"value": values + self.error if len(values) > 1 else values}
 
 
@@ -93,6 +93,17 @@ def test_a_proof_gives_the_largest_difference_and_names_the_row_that_differs() -
     assert prove(Doubling(1e-13), SIGNATURE, golden(1.0, 2.0), "close", [1, 2]) <= 2e-13
     with pytest.raises(NotReproduced, match=r"row 1 of golden.jsonl, value: expected 2.0"):
         prove(Doubling(1e-6), SIGNATURE, golden(1.0, 2.0), "close", [1, 2])
+
+
+def test_a_way_of_its_own_for_a_row_as_requests_bring_it_is_proven_too() -> None:
+    class Other(Doubling):
+        def predict(self, columns: Values) -> Outputs:
+            found = super().predict(columns)["value"]
+            return {"value": found + isinstance(columns["x"], list)}
+
+    prove(Other(), SIGNATURE, golden(1.0, 2.0), "bits", [2])
+    with pytest.raises(NotReproduced, match="row 1"):
+        prove(Other(), SIGNATURE, golden(1.0, 2.0), "bits", [1, 2])
 
 
 @pytest.mark.parametrize("row", [{}, {"x": 1.0, "y": 2}, {"x": None}, {"x": "1"}, {"x": 2**60 + 1}])

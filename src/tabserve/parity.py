@@ -11,7 +11,7 @@ import numpy as np
 from tabserve.artifact import GOLDEN, Exactness, GoldenRows
 from tabserve.errors import ArtifactError, InvalidInput, NotReproduced
 from tabserve.signature import Signature
-from tabserve.types import Array, Columns, Engine, Outputs, concatenate, n_rows
+from tabserve.types import Array, Columns, Engine, Outputs, Values, concatenate, n_rows
 
 # `close`: at most this times the scale, which is 1 for probabilities and else the largest golden
 # output. BLAS, exp, log and pow differ in the last digits with batch size, CPU and library.
@@ -156,19 +156,36 @@ def prove(
     batch_sizes: Iterable[int],
     tolerance: float | None = None,
 ) -> float:
-    """Compute the golden rows in batches of each size; gives back the largest difference.
+    """Compute the golden rows in batches of each size; gives back the largest difference. Single
+    rows are computed as requests bring them, which engines have ways of their own for.
 
     Raises NotReproduced, naming the row, unless all outputs are in the exactness class.
     """
     columns = columns_of(signature, golden.rows)
     largest = 0.0
     for size in batch_sizes:
-        found = in_batches(engine, columns, size)
+        if size == 1:
+            found = _alone(engine, signature, golden.rows, columns)
+        else:
+            found = in_batches(engine, columns, size)
         comparison = compare(golden.outputs, found, exactness, tolerance=tolerance)
         if comparison.difference is not None:
             raise NotReproduced(sentence(comparison.difference, exactness, tolerance))
         largest = max(largest, comparison.max_difference)
     return largest
+
+
+def _alone(
+    engine: Engine, signature: Signature, rows: list[dict[str, Any]], columns: Columns
+) -> Outputs:
+    """Plain values where those of the row may go to the model as they are, else arrays."""
+    parts = []
+    for place, row in enumerate(rows):
+        plain = {name: [row[name]] for name in columns}
+        array = rows_of(columns, slice(place, place + 1))
+        values: Values = plain if signature.admits(plain) else array
+        parts.append(engine.predict(values))
+    return concatenate(parts)
 
 
 def sentence(difference: Difference, exactness: Exactness, tolerance: float | None = None) -> str:
