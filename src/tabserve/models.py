@@ -5,7 +5,6 @@ compared with the live one there, and takes its place in one step.
 """
 
 import logging
-import os
 import queue
 import threading
 import time
@@ -18,13 +17,13 @@ from types import MappingProxyType
 from typing import Any, TypeVar
 
 from tabserve import releases, repository
-from tabserve.artifact import MANIFEST, Artifact
+from tabserve.artifact import Artifact
 from tabserve.errors import ArtifactError, ModelNotReady, NotFound, OperatorError, ReleaseError
+from tabserve.folders import Folders, artifact_of
 from tabserve.metrics import RolloutMetrics
 from tabserve.releases import Plan
 from tabserve.rollout import Trial
 from tabserve.served import ServedModel, refusal_sentence
-from tabserve.settings import PROVEN
 from tabserve.types import timestamp
 
 logger = logging.getLogger("tabserve")
@@ -92,14 +91,13 @@ class Models:
         on_refused: Callable[[Exception], None] = lambda error: None,
         metrics: RolloutMetrics,
     ) -> None:
-        self._path = path
         self._make = make
         self._on_refused = on_refused
         self._metrics = metrics
         self._allow_breaking = allow_breaking
-        self._is_alone = (path / MANIFEST).exists()
+        self._folders = Folders(path, run_dir)
+        self._is_alone = self._folders.is_alone
         self.is_watched = watch and not self._is_alone
-        self._proven = None if run_dir is None else run_dir / PROVEN
         self.on_change: Callable[[], None] = lambda: None
         self._refused_versions: dict[tuple[str, str], str] = {}
         self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
@@ -220,7 +218,7 @@ class Models:
 
         again: try what was refused as well.
         """
-        for found, folder in self._folders():
+        for found, folder in self._folders.by_name(self.named):
             if name is None or found == name:
                 self._refresh(found, folder, again)
                 self._refresh_trial(found, folder, again)
@@ -268,10 +266,7 @@ class Models:
         """What everybody may be told of why a version was refused."""
         if not isinstance(error, OperatorError):
             return "The model cannot be loaded; the server's own log says why."
-        text = str(error)
-        for root in (str(self._path.resolve()), str(self._path)):
-            text = text.replace(f"{root}/", "")
-        return text
+        return self._folders.without_path(str(error))
 
     # In the thread of this object.
 
@@ -329,7 +324,10 @@ class Models:
 
     def _poll(self) -> None:
         try:
-            seen = [self._state(name, folder) for name, folder in self._folders()]
+            seen = [
+                self._folders.state(name, folder)
+                for name, folder in self._folders.by_name(self.named)
+            ]
         except ArtifactError:  # nothing is there, for the moment at least
             return
         if seen != self._seen:
@@ -337,16 +335,6 @@ class Models:
         elif not self._is_settled:
             self._is_settled = True
             self.refresh()
-
-    def _state(self, name: str, folder: Path) -> Any:
-        """Another one where something is to be done."""
-        there = repository.versions(folder)
-        try:
-            live, plan = repository.live(folder), releases.read_plan(folder)
-        except ArtifactError as error:
-            return name, there, str(error)
-        tried = [live.version] if plan is None else [live.version, plan.version]
-        return name, there, live, plan, [repository.identity(folder / each) for each in tried]
 
     def _refresh(self, name: str, folder: Path, again: bool) -> None:
         named = self.named.get(name)
@@ -381,7 +369,7 @@ class Models:
         if named is not None:
             is_allowed = wanted.allow_breaking or self._allow_breaking
             # A worker that starts anew may meet several steps as one.
-            is_allowed = is_allowed or wanted.version == self._proven_before(name, folder)
+            is_allowed = is_allowed or wanted.version == self._folders.proven_before(name, folder)
             if named.live.is_ready and not is_allowed:  # else nobody can be its client
                 releases.refuse_breaking(named.live.manifest, model.manifest)
         model.wait()
@@ -466,10 +454,10 @@ class Models:
     def _candidate(self, name: str, folder: Path, version: str) -> ServedModel:
         """One that is about to be loaded."""
         logger.info("%s %s is being loaded", name, version)
-        return self._make(_artifact(folder, version, name), name)
+        return self._make(artifact_of(folder, version, name), name)
 
     def _made(self, named: Named, version: str) -> ServedModel:
-        return self._make(_artifact(named.folder, version, named.name), named.name)
+        return self._make(artifact_of(named.folder, version, named.name), named.name)
 
     def _put(self, named: Named) -> None:
         self.named = {**self.named, named.name: named}
@@ -486,21 +474,21 @@ class Models:
         if self._is_alone and self.named:
             yield from self.named.values()
         elif self._is_alone:
-            artifact = Artifact(self._path)
+            artifact = Artifact(self._folders.path)
             name, version = artifact.manifest.name, artifact.manifest.version
             model = self._first(artifact, name)
-            yield Named(name, self._path.parent, model, version, None, (version,))
+            yield Named(name, self._folders.path.parent, model, version, None, (version,))
         else:
-            for name, folder in self._folders():
+            for name, folder in self._folders.by_name(self.named):
                 yield self._found_in(folder, name)
 
     def _found_in(self, folder: Path, name: str) -> Named:
-        wanted = self._proven_before(name, folder) or repository.live(folder).version
+        wanted = self._folders.proven_before(name, folder) or repository.live(folder).version
         identity = repository.identity(folder / wanted)
         before = self.named.get(name)
         if before is not None and (before.version, before.identity) == (wanted, identity):
             return before
-        model = self._first(_artifact(folder, wanted, name), name)
+        model = self._first(artifact_of(folder, wanted, name), name)
         return Named(name, folder, model, wanted, identity, tuple(repository.versions(folder)))
 
     def _first(self, artifact: Artifact, name: str) -> ServedModel:
@@ -508,46 +496,6 @@ class Models:
         model.on_refused = self._on_refused
         return model
 
-    def _folders(self) -> list[tuple[str, Path]]:
-        """By name. One whose versions are gone is served on from memory."""
-        folders = repository.name_folders(self._path)
-        if folders == [self._path]:
-            # The folder of a name may be called anything: it may be mounted.
-            name = next(iter(self.named), None) or _name_in(self._path)
-            return [(name, self._path)]
-        return [(folder.name, folder) for folder in folders]
-
     def _note_proven(self, named: Named) -> None:
-        if self._proven is None or self._is_alone or not named.live.is_ready:
-            return
-        with suppress(OSError):
-            self._proven.mkdir(exist_ok=True)
-            unfinished = self._proven / f".{named.name}.{os.getpid()}"
-            unfinished.write_text(named.version)
-            unfinished.replace(self._proven / named.name)
-
-    def _proven_before(self, name: str, folder: Path) -> str | None:
-        if self._proven is None:
-            return None
-        try:
-            version = (self._proven / name).read_text()
-        except OSError:
-            return None
-        return version if version in repository.versions(folder) else None
-
-
-def _name_in(folder: Path) -> str:
-    return Artifact(folder / repository.live(folder).version).manifest.name
-
-
-def _artifact(folder: Path, version: str, name: str) -> Artifact:
-    if version not in repository.versions(folder):
-        raise NotFound(f"There is no version {version} of {name}.")
-    artifact = Artifact(folder / version)
-    found = artifact.manifest
-    if (found.name, found.version) != (name, version):
-        raise ArtifactError(
-            f"Expected {name} {version} in {artifact.folder}, found {found.name} {found.version}. "
-            "Name the folders of a repository as the models were packed: NAME/VERSION."
-        )
-    return artifact
+        if named.live.is_ready:
+            self._folders.note_proven(named.name, named.version)
