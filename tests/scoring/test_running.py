@@ -1,3 +1,5 @@
+import errno
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -160,6 +162,28 @@ def test_cells_of_csv_are_what_the_signature_says(score: Any, tmp_path: Path, as
     }
 
 
+def test_a_line_that_is_not_utf8_is_rejected_alone(score: Any, tmp_path: Path):
+    good, wrong = b"7,65.5,786.0,Two year\n", b"7,65.5,786.0,Z\xfcrich\n"
+    source = tmp_path / "in.csv"
+    source.write_bytes(",".join(FEATURES).encode() + b"\n" + good + b"7,65.5\n" + wrong + good)
+    score(source, tmp_path / "out.ndjson")
+    assert [line["row"] for line in read(tmp_path / "out.ndjson")] == [0, 3]
+    told = [(r["row"], r["detail"][0]["msg"]) for r in read(tmp_path / "out.ndjson.rejects.ndjson")]
+    assert told == [
+        (1, "Expected 4 cells, found 2 cells"),
+        (2, "Expected UTF-8 text in contract_type"),
+    ]
+
+
+@pytest.mark.parametrize("cells", ['7,65.5,786.0,"Two year', '7,1,1,2" pipe\n7,1,1,1" pipe'])
+def test_quotes_that_hide_the_ends_of_rows_are_a_sentence(score: Any, tmp_path: Path, cells: str):
+    source = tmp_path / "in.csv"
+    source.write_text(f"{','.join(FEATURES)}\n7,65.5,786.0,Two year\n{cells}\n")
+    with pytest.raises(ScoreError, match=r"from row 0 on .* never closed, or stands in"):
+        score(source, tmp_path / "out.csv")
+    assert not (tmp_path / "out.csv").exists()
+
+
 def test_kept_columns_and_others_do_not_reach_the_model(
     score: Any, customers: pd.DataFrame, tmp_path: Path
 ):
@@ -185,8 +209,13 @@ def test_what_cannot_be_begun_is_a_sentence(score: Any, customers: pd.DataFrame,
     source, out = write(customers[FEATURES][:3], tmp_path / "in.csv"), tmp_path / "out.csv"
     narrow = write(customers[FEATURES[:2]], tmp_path / "narrow.csv")
     out.write_text("precious")
+    folder = tmp_path / "folder.csv"
+    folder.mkdir()
     for arguments, told, sentence in [
         ((source, out), {}, "exists already; say --replace"),
+        ((source, source), {"replace": True}, "must be different files"),
+        ((source, tmp_path / "new.csv"), {"rejects": source}, "must be different files"),
+        ((source, folder), {"replace": True}, "folder.csv is a folder; name a file"),
         ((source, tmp_path / "out.xls"), {}, "Expected a file named *.csv"),
         ((tmp_path / "none.csv", tmp_path / "new.csv"), {}, "No such file"),
         ((narrow, tmp_path / "new.csv"), {}, "has no column total_charges, contract_type"),
@@ -196,6 +225,26 @@ def test_what_cannot_be_begun_is_a_sentence(score: Any, customers: pd.DataFrame,
             score(*arguments, **told)
     assert out.read_text() == "precious"
     assert not (tmp_path / "new.csv").exists()
+
+
+@pytest.mark.parametrize("part", [".000001.rows", "out"])
+def test_a_full_disk_is_a_sentence_and_loses_nothing(
+    part: str, score: Any, customers: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    source, out = write(customers[FEATURES][:130], tmp_path / "in.csv"), tmp_path / "out.csv"
+    opened = Path.open
+
+    def full(path: Path, *told: Any, **named: Any) -> Any:
+        if path.name == part and told == ("wb",):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return opened(path, *told, **named)
+
+    with monkeypatch.context() as patched, pytest.raises(ScoreError, match="No space left") as told:
+        patched.setattr(Path, "open", full)  # of the processes that are forked, too
+        score(source, out)
+    assert str(told.value).endswith("go on with --resume once that is mended.")
+    assert not out.exists()
+    assert score(source, out, resume=True).n_scored == 130
 
 
 @pytest.mark.parametrize("suffix", FORMATS)

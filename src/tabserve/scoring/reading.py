@@ -144,8 +144,17 @@ def parsed_lines(content: bytes) -> list[bytes]:
 
 def parsed_cells(content: bytes, columns: list[str], used: list[str]) -> tuple[Any, dict[int, str]]:
     """Of CSV: the used columns as text, and what is wrong with the rows that are none, which are
-    empty there.
+    left out.
     """
+    try:
+        return _cells(content, columns, used, pa.string())
+    except pa.ArrowInvalid:  # text that is not UTF-8: in which rows, is seen without decoding it
+        return _decoded(*_cells(content, columns, used, pa.binary()))
+
+
+def _cells(
+    content: bytes, columns: list[str], used: list[str], kind: Any
+) -> tuple[Any, dict[int, str]]:
     broken: dict[int, str] = {}
 
     def on_broken(row: Any) -> str:
@@ -164,13 +173,28 @@ def parsed_cells(content: bytes, columns: list[str], used: list[str]) -> tuple[A
             newlines_in_values=True, invalid_row_handler=on_broken, ignore_empty_lines=True
         ),
         convert_options=pa.csv.ConvertOptions(
-            column_types=dict.fromkeys(columns, pa.string()),
+            column_types=dict.fromkeys(columns, kind),
             include_columns=used,
             strings_can_be_null=False,
             check_utf8=True,
         ),
     )
     return table, broken
+
+
+def _decoded(table: Any, broken: dict[int, str]) -> tuple[Any, dict[int, str]]:
+    """Cells of bytes as text, without the rows that are no UTF-8."""
+    rows = np.delete(np.arange(table.num_rows + len(broken)), list(broken))
+    good = np.ones(table.num_rows, dtype=np.bool_)
+    for name in table.column_names:
+        for place, cell in enumerate(table[name].to_pylist()):
+            try:
+                cell.decode()
+            except UnicodeDecodeError:
+                good[place] = False
+                broken[int(rows[place])] = f"Expected UTF-8 text in {name}"
+    table = table.filter(pa.array(good))
+    return table.cast(pa.schema([(name, pa.string()) for name in table.column_names])), broken
 
 
 def _sent(batch: Any) -> bytes:

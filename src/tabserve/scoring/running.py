@@ -99,8 +99,6 @@ def run(plan: Plan, on_progress: Callable[[Progress], None]) -> Progress:
         raise ScoreError(
             f"Interrupted after {total.n_rows:,} rows, which are kept: go on with --resume."
         ) from None
-    except OSError as error:
-        raise ScoreError(f"Cannot write {plan.out}: {error.strerror or error}.") from None
     return count(_Done(0, 0, 0, 1.0))
 
 
@@ -171,6 +169,12 @@ class _Work:
             table = reading.parsed_table(chunk.content)
             return scorer.table(table, numbers, keep, cells_are_text=False)
         table, broken = reading.parsed_cells(chunk.content, self.source.columns, columns)
+        if table.num_rows + len(broken) != chunk.n_rows:
+            raise ScoreError(
+                f"Cannot tell the rows of {self.source.path} apart from row {chunk.first_row} on "
+                '(the first is 0): a quote (") is never closed, or stands in a cell that is not '
+                "quoted. Quote such cells, and write each quote in them twice."
+            )
         whole = np.delete(numbers, list(broken))
         scored = scorer.table(table, whole, keep, cells_are_text=True)
         for row, message in broken.items():
@@ -180,6 +184,12 @@ class _Work:
 
 
 def _refuse_overwriting(plan: Plan) -> None:
+    written = plan.out, plan.rejects_path
+    if len({path.resolve() for path in (plan.source, *written)}) < 3:
+        raise ScoreError("IN, OUT and the file of the rejects must be different files.")
+    for path in written:
+        if path.is_dir():
+            raise ScoreError(f"{path} is a folder; name a file.")
     if plan.out.exists() and not plan.replace:
         raise ScoreError(f"{plan.out} exists already; say --replace to overwrite it.")
 

@@ -7,7 +7,7 @@ import io
 import os
 import shutil
 from collections.abc import Collection, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path as FilePath
 from typing import Any
 
@@ -88,7 +88,14 @@ class Parts:
         return found
 
     def write(self, number: int, scored: Scored) -> tuple[int, int]:
-        """In an order in which what is killed leaves no part that seems whole."""
+        """In an order in which what is killed leaves no part that seems whole.
+
+        Raises ScoreError.
+        """
+        with self._written(self.folder):
+            return self._write(number, scored)
+
+    def _write(self, number: int, scored: Scored) -> tuple[int, int]:
         n_scored = len(next(iter(scored.columns.values()))) if scored.columns else 0
         if scored.rejects:
             lines = b"".join(_rejects(scored))
@@ -105,7 +112,14 @@ class Parts:
         return n_scored, n_rejected
 
     def finish(self, n_parts: int) -> None:
-        """OUT and the rejects of all parts, each there whole or not at all; the parts go."""
+        """OUT and the rejects of all parts, each there whole or not at all; the parts go.
+
+        Raises ScoreError.
+        """
+        with self._written(self._out):
+            self._join_all(n_parts)
+
+    def _join_all(self, n_parts: int) -> None:
         whole, rejects = self.folder / "out", self.folder / "rejects"
         if self._format == "parquet":
             self._join_parquet(whole, n_parts)
@@ -119,6 +133,16 @@ class Parts:
             self._rejects.unlink(missing_ok=True)
         whole.replace(self._out)
         shutil.rmtree(self.folder)
+
+    @contextmanager
+    def _written(self, path: FilePath) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:  # such as a full disk
+            raise ScoreError(
+                f"Cannot write {path}: {error.strerror or error}. What is done is kept: go on with "
+                "--resume once that is mended."
+            ) from None
 
     def _path(self, number: int, kind: str) -> FilePath:
         return self.folder / f"{number:06}.{kind}"
