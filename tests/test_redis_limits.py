@@ -1,6 +1,8 @@
 """Rate limits in a Redis that runs: exact, and what happens while it is away."""
 
 import asyncio
+import importlib
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,7 +15,7 @@ import orjson
 import pytest
 
 from tabserve import Service, redis_limits
-from tabserve.errors import ModelNotReady
+from tabserve.errors import MissingExtra, ModelNotReady
 from tabserve.exchange import Turn
 from tabserve.redis_limits import RedisLimiter
 from tabserve.settings import Rate
@@ -195,6 +197,14 @@ def test_a_store_that_nobody_asks_is_known_to_be_away(
     own_store.kill()
 
     poll("it is told", lambda: away.told == [True])
+
+
+def test_a_server_without_the_library_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "redis", None)
+    monkeypatch.delitem(sys.modules, "tabserve.redis_limits")
+
+    with pytest.raises(MissingExtra, match=r'redis is not .* pip install "tabserve\[redis\]"'):
+        importlib.import_module("tabserve.redis_limits")
 
 
 # --- A service.
