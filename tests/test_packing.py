@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import joblib
+import lightgbm
 import numpy as np
 import pandas as pd
 import pytest
@@ -33,6 +34,7 @@ from tabserve import packing, repository, sources
 from tabserve.artifact import Artifact
 from tabserve.errors import NotReproduced, OperatorError, PackError, UntrustedModel
 from tests.estimators import ColumnReader, NanClassifier, minus_batch_mean
+from tests.functions import doubled
 
 ROWS = pd.DataFrame(
     {
@@ -438,3 +440,19 @@ def test_the_artefact_is_plain_json_and_a_model_file(tmp_path: Path) -> None:
     lines = (artifact.folder / "golden.jsonl").read_text().splitlines()
     assert manifest["parity"]["n_rows"] == len(lines) == len(NUMBERS)
     assert json.loads(lines[0])["row"] == {"income": 10.5, "age": 20.0}
+
+
+@pytest.mark.parametrize(
+    ("model", "classes", "message"),
+    [
+        (TREE, ["No", "Yes"], "DecisionTreeClassifier says itself"),
+        (doubled, ["No", "Yes"], "this model says itself"),
+        (lightgbm.LGBMClassifier(n_estimators=2, verbose=-1).fit(NUMBERS, TARGET), ["No"],
+         "has 2 classes, so as many different names are needed"),
+    ],
+)  # fmt: skip
+def test_names_of_classes_that_cannot_be_are_refused(
+    model: Any, classes: list[str], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(PackError, match=message):
+        pack(model, tmp_path, classes=classes)

@@ -168,6 +168,13 @@ def lightgbm_file(folder: Path, objective: str, target: Any, rows: Any, fresh: A
     return Case(folder / "m.txt", rows, fresh, as_answers(booster.predict(fresh), objective))
 
 
+def renamed(case: Case, classes: list[str]) -> Case:
+    """Of a booster's file, with names for what are numbers in it."""
+    case.expected["prediction"] = np.array(classes)[case.expected["prediction"]]
+    case.options["classes"] = classes
+    return case
+
+
 def catboost_file(folder: Path, loss: str, target: Any) -> Case:
     rows, fresh = numbers(ROWS), numbers(FRESH)
     model = catboost.CatBoost(CAT | {"loss_function": loss}).fit(rows, target)
@@ -356,6 +363,12 @@ CASES: dict[str, Callable[[Path], Case]] = {
         *(rows[["city", "age", "income"]] for rows in (ROWS, FRESH)), VALUE,
     ),
     "xgboost .json": lambda folder: xgboost_file(folder, "m.json", "binary:logistic", YES),
+    "xgboost .json, names of classes": lambda folder: renamed(
+        xgboost_file(folder, "m.json", "binary:logistic", YES), ["nein", "ja"]
+    ),
+    "lightgbm .txt, names of three": lambda folder: renamed(
+        lightgbm_file(folder, "multiclass", THREE, ARRAY, FRESH_ARRAY), ["low", "mid", "high"]
+    ),
     "xgboost .ubj, three": lambda folder: xgboost_file(folder, "m.ubj", "multi:softprob", THREE),
     "xgboost .ubj, a value": lambda folder: xgboost_file(folder, "m.ubj", "reg:gamma", YES + 1),
     "lightgbm .txt": lambda folder: lightgbm_file(

@@ -70,6 +70,10 @@ def main() -> None:
     "--code", type=click.Path(path_type=Path),
     help="Folder of your own modules that the model needs, to be carried beside it.",
 )  # fmt: skip
+@click.option(
+    "--classes", metavar="NAME,NAME",
+    help="Names for the classes 0, 1 and so on of a booster's file, which has none.",
+)  # fmt: skip
 @click.option("--output-name", help="Name of the answer's number, such as churn_probability.")
 @click.option("--positive", help="Class whose probability is answered.")
 @click.option("--round", "decimals", type=click.IntRange(0, 15), help="Decimal places answered.")
@@ -99,6 +103,7 @@ def pack(
     tolerance: float | None,
     allow_pickle: bool,
     code: Path | None,
+    classes: str | None,
     output_name: str | None,
     positive: str | None,
     decimals: int | None,
@@ -129,6 +134,7 @@ def pack(
             tolerance=tolerance,
             allow_pickle=allow_pickle,
             code=code,
+            classes=None if classes is None else classes.split(","),
             output=sources.declared_output(output_name, positive, decimals, bands),
             unknown=sources.policies(unknown),
             signature=sources.declared_signature(signature),

@@ -3,7 +3,7 @@
 import hashlib
 import logging
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -31,7 +31,7 @@ from tabserve.originals import Original
 from tabserve.originals.estimator import Estimator
 from tabserve.originals.function import Function
 from tabserve.originals.onnx_model import OnnxModel
-from tabserve.output import Output, Renderer, Target
+from tabserve.output import Label, Output, Renderer, Target
 from tabserve.signature import Feature, Signature
 
 logger = logging.getLogger("tabserve")
@@ -53,6 +53,7 @@ def pack(
     extra_fields: Literal["refuse", "ignore"] = "refuse",
     code: str | Path | None = None,
     signature: Declared | None = None,
+    classes: Sequence[Label] | None = None,
     metrics: Mapping[str, Mapping[str, float]] | None = None,
     data_name: str = "sample",
     training_date: datetime | None = None,
@@ -74,6 +75,7 @@ def pack(
     code: a folder of modules of yours that the model needs, to be carried beside it.
     signature: what is declared of the features in place of what model and sample show: a TOML
     file, what would be in it, or a pydantic class.
+    classes: names for the classes 0, 1 and so on of a booster of XGBoost or LightGBM.
     metrics: by data set, metrics measured elsewhere, such as {"holdout": {"roc_auc": 0.84}}.
     Raises PackError, UntrustedModel (a type that skops must not load), NotReproduced.
     """
@@ -83,7 +85,7 @@ def pack(
     if isinstance(target, str):
         data, target = _split(data, target)
     own = {} if code is None else _carried(Path(code))
-    original = _original(model, format, data, carried.module_names(own))
+    original = _original(model, format, data, carried.module_names(own), classes)
     declared = Output.declared(output)
     given = evaluation.given(metrics or {})
     declaration = Declaration.of(signature)
@@ -179,8 +181,9 @@ def _with_sample(
     made: when the model was.
     """
     categories = text_categories(fitted)
+    classes = options.get("classes")
     if target is not None:
-        categories[target] = text_classes(fitted)
+        categories[target] = text_classes(fitted) if classes is None else tuple(classes)
     for feature, kind in Declaration.of(signature).types().items():
         if kind == "string":
             categories.setdefault(feature, None)
@@ -308,15 +311,23 @@ def _split(data: Any, target: str) -> tuple[Any, Any]:
 
 
 def _original(
-    model: Any, format: Literal["skops", "joblib"], data: Any, own: frozenset[str]
+    model: Any,
+    format: Literal["skops", "joblib"],
+    data: Any,
+    own: frozenset[str],
+    classes: Sequence[Label] | None = None,
 ) -> Original:
+    if classes is not None and isinstance(model, Function | OnnxModel):
+        raise PackError(
+            "Names of classes are for boosters; this model says itself what it answers."
+        )
     if isinstance(model, OnnxModel):
         return model
     model = boosters.wrapped(model)
     if not isinstance(model, Function) and not hasattr(model, "fit"):
         model = Function.of(model)
     refuse_unimportable(model.found if isinstance(model, Function) else model, own)
-    return model if isinstance(model, Function) else Estimator(model, format, data, own)
+    return model if isinstance(model, Function) else Estimator(model, format, data, own, classes)
 
 
 def _measured(

@@ -49,6 +49,12 @@ def is_booster(model: Any) -> bool:
     return type(model).__name__ in _KINDS and _library_name(model) in FORMATS
 
 
+def takes_classes(model: Any) -> bool:
+    """Whether it is a classifier whose file keeps no names of classes."""
+    is_named = type(model).__name__.endswith("Classifier")
+    return is_booster(model) and is_named and _library_name(model) in ("xgboost", "lightgbm")
+
+
 def split(model: Any) -> tuple[Any | None, Any | None]:
     """The scikit-learn steps and the booster that ends them; None where there are none."""
     if is_booster(model):

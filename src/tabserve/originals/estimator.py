@@ -1,17 +1,17 @@
 """A fitted estimator or pipeline of scikit-learn's, which may end in a booster."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
 
 from threadpoolctl import threadpool_limits
 
-from tabserve import inference, stored
+from tabserve import boosters, inference, stored
 from tabserve.artifact import ModelFormat
 from tabserve.engines import native
 from tabserve.errors import MissingExtra, PackError
 from tabserve.feature import Unknown
-from tabserve.output import Target
+from tabserve.output import Label, Target
 from tabserve.signature import Signature
 from tabserve.types import Engine, Outputs, Parts
 
@@ -25,15 +25,22 @@ except ImportError as error:
 class Estimator:
     """data: what packing was given, which shows how the model takes its input.
     own: the modules of the user's that the artefact carries.
+    classes: names for those of a booster, whose file has none.
     """
 
     def __init__(
-        self, model: Any, format: Literal["skops", "joblib"], data: Any, own: frozenset[str]
+        self,
+        model: Any,
+        format: Literal["skops", "joblib"],
+        data: Any,
+        own: frozenset[str],
+        classes: Sequence[Label] | None = None,
     ) -> None:
         _refuse_unfitted(model)
         self._model = model = native.chosen(model)
         self._format = format
         self._own = own
+        self._classes = None if classes is None else tuple(classes)
         self._layout = inference.layout_of(model, data)
         self.name_of_type = _model_type(model)
         self.lowerable = model
@@ -51,7 +58,8 @@ class Estimator:
         return inference.signature_of(self._model, rows, self._layout, unknown, extra_fields)
 
     def targets(self, rows: Any, target: Any | None) -> tuple[Target, ...]:
-        return inference.targets_of(self._model, self._as_taken(rows.iloc[:1]), target)
+        found = inference.targets_of(self._model, self._as_taken(rows.iloc[:1]), target)
+        return found if self._classes is None else (_named(self._model, found, self._classes),)
 
     @contextmanager
     def computing(self) -> Iterator[None]:
@@ -76,6 +84,9 @@ class Estimator:
     def engine(
         self, signature: Signature, targets: tuple[Target, ...], parts: Parts
     ) -> native.NativeEngine:
+        if self._classes is not None:  # the library's own predictor, which takes names
+            model = stored.load(self.files(), targets, allow_pickle=False)
+            return native.NativeEngine(model, signature, targets, parts, shortcuts=False)
         return native.NativeEngine(self._model, signature, targets, parts, shortcuts=False)
 
     def outputs(self, engine: Engine, rows: Any) -> Outputs:
@@ -102,6 +113,22 @@ class Estimator:
         if self._layout == "text":
             return rows.iloc[:, 0]
         return rows if self._layout == "frame" else rows.to_numpy()
+
+
+def _named(model: Any, found: tuple[Target, ...], classes: tuple[Label, ...]) -> Target:
+    """Raises PackError where it has names of its own, or another number of classes."""
+    if boosters.split(model)[0] is not None or not boosters.takes_classes(model):
+        raise PackError(
+            f"Names of classes are for a classifier of XGBoost's or LightGBM's, whose files have "
+            f"none; the {type(model).__name__} says itself what it answers."
+        )
+    (target,) = found
+    if len(set(classes)) != len(classes) or len(classes) != len(target.classes):
+        raise PackError(
+            f"The model has {len(target.classes)} classes, so as many different names are needed, "
+            f"in the order of its numbers; got {', '.join(map(str, classes))}."
+        )
+    return target.model_copy(update={"classes": classes})
 
 
 def _refuse_unfitted(model: Any) -> None:
