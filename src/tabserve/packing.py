@@ -317,13 +317,13 @@ def _original(
     own: frozenset[str],
     classes: Sequence[Label] | None = None,
 ) -> Original:
-    if classes is not None and isinstance(model, Function | OnnxModel):
+    model = boosters.wrapped(model)
+    if classes is not None and not hasattr(model, "fit"):
         raise PackError(
             "Names of classes are for boosters; this model says itself what it answers."
         )
     if isinstance(model, OnnxModel):
         return model
-    model = boosters.wrapped(model)
     if not isinstance(model, Function) and not hasattr(model, "fit"):
         model = Function.of(model)
     refuse_unimportable(model.found if isinstance(model, Function) else model, own)
