@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client.mmap_dict import MmapedDict
 from prometheus_client.parser import text_string_to_metric_families
 
 from tabserve.metrics import Metrics
+from tabserve.shared_metrics import SharedMetrics
 
 PATIENCE_S = 60
 
@@ -157,3 +159,35 @@ def test_any_worker_tells_the_sum_of_all_and_forgets_the_gauges_of_the_dead(tmp_
     assert "tabserve_in_flight 1.0\n" in text
     assert "tabserve_queue_depth 3.0\n" in text
     workers[1].communicate(timeout=PATIENCE_S)
+
+
+def test_what_dead_workers_have_counted_stays_and_their_files_do_not(tmp_path: Path) -> None:
+    shared, total = SharedMetrics(tmp_path), 0
+    for n in (2, 3, 4):
+        worker = _worker(tmp_path, n)
+        worker.communicate(timeout=PATIENCE_S)
+        shared.fold(worker.pid)
+        total += n
+
+        summary, text = _read(tmp_path)
+        assert summary["predictions_total"] == total
+        assert f'duration_seconds_sum{{route="/predict"}} {total}.0' in text
+        assert "tabserve_in_flight 0.0" in text or "tabserve_in_flight" not in text
+        for reader in {file.stem.rpartition("_")[2] for file in tmp_path.glob("*.db")} - {"0"}:
+            shared.fold(int(reader))
+        kinds = {file.stem.rpartition("_")[0] for file in tmp_path.glob("*.db")}
+        assert len(list(tmp_path.glob("*.db"))) == len(kinds)
+        assert all(file.stem.endswith("_0") for file in tmp_path.glob("*.db"))
+
+
+def test_the_largest_value_of_dead_workers_stays_the_largest(
+    tmp_path: Path,
+) -> None:
+    for pid, value in ((11, 3.0), (12, 7.0), (13, 5.0)):
+        made = MmapedDict(str(tmp_path / f"gauge_max_{pid}.db"))
+        made.write_value(json.dumps(["g", "g", {}, "help"]), value, 0.0)
+        made.close()
+        SharedMetrics(tmp_path).fold(pid)
+
+    (family,) = SharedMetrics(tmp_path).collect()
+    assert [sample.value for sample in family.samples] == [7.0]

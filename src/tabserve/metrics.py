@@ -2,17 +2,16 @@
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import choose_encoder
-from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
-from prometheus_client.registry import Collector
 
 from tabserve.settings import METRICS_FOLDER_VARIABLE
+from tabserve.shared_metrics import SharedMetrics
 
 _LATENCY_BUCKETS_S = (
     0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10
@@ -131,24 +130,15 @@ class Metrics:
         folder = os.environ.get(METRICS_FOLDER_VARIABLE)
         if not folder:
             return self._registry
-        _forget_dead_workers(Path(folder))
         registry = CollectorRegistry()
-        registry.register(_AllWorkers(Path(folder)))
+        registry.register(SharedMetrics(Path(folder)))
         return registry
 
-
-class _AllWorkers(Collector):
-    """What the files of all workers say. As prometheus-client's own collector, which fails on a
-    file that another worker has made and not yet filled.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-
-    def collect(self) -> Iterable[Metric]:
-        files = [str(file) for file in self._folder.glob("*.db") if _is_filled(file)]
-        families: Iterable[Metric] = MultiProcessCollector.merge(files)  # type: ignore[no-untyped-call]
-        return families
+    def fold(self, pid: int) -> None:
+        """What a worker that is dead has counted is counted with that of those before it."""
+        folder = os.environ.get(METRICS_FOLDER_VARIABLE)
+        if folder:
+            SharedMetrics(Path(folder)).fold(pid)
 
 
 class RolloutMetrics:
@@ -188,11 +178,3 @@ def _is_filled(file: Path) -> bool:
     with suppress(FileNotFoundError):  # that of a dead worker's gauge
         return file.stat().st_size > 0
     return False
-
-
-def _forget_dead_workers(folder: Path) -> None:
-    """A killed worker cannot take back what its gauges said."""
-    for file in folder.glob("gauge_live*_*.db"):
-        pid = file.stem.rpartition("_")[2]
-        if not Path("/proc", pid).exists() and Path("/proc").exists():
-            mark_process_dead(int(pid), str(folder))  # type: ignore[no-untyped-call]

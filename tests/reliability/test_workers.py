@@ -74,6 +74,11 @@ def test_of_a_killed_worker_only_what_it_had_in_flight_is_lost(
     assert other in server.workers()
     assert len(server.workers()) == 2
     assert replaced(server, "killed") == 1
+    # What it had counted stays, but for the last moment, and the files in which it did so do not.
+    found = re.search(r"tabserve_predictions_total{[^}]*} (\S+)", server.get("/metrics").text)
+    assert found is not None
+    assert float(found[1]) >= statuses.count(200) - 10
+    assert list(server.run_folders.glob(f"*/metrics/*_{victim}.db")) == []
     assert server.stop() == 0, server.output
     server.assert_nothing_is_left()
 

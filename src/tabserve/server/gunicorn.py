@@ -67,6 +67,7 @@ def serve(service: "Service", listeners: list[Listener], grace_s: int) -> int:
         "loglevel": "warning",
         "graceful_timeout": grace_s,
         "worker_exit": lambda server, worker: service.close(),
+        "child_exit": lambda server, worker: service.metrics.fold(worker.pid),
         "control_socket_disable": True,
     }
     logging.getLogger("gunicorn.error").addFilter(_Redaction())

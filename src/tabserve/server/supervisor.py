@@ -183,6 +183,7 @@ class Supervisor:
                 self._is_refused = True
             self._replace(child, "ended" if exit_code >= 0 else "killed")
             del self._children[pid]
+            self._service.metrics.fold(pid)
             with suppress(KeyError):
                 self._selector.unregister(child.end)
             child.end.close()

@@ -1,0 +1,80 @@
+"""The files in which the workers of one server count, read as one.
+
+prometheus-client keeps those of each process for ever, since its totals must not shrink. Here what
+a dead one has counted is added to one file, so that they are as many as there are workers, however
+often these are replaced.
+"""
+
+import fcntl
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from prometheus_client import Metric
+from prometheus_client.mmap_dict import MmapedDict
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+from prometheus_client.registry import Collector
+
+_LOCK = "lock"
+# In the place of a process, those that are no more; no process has this number.
+_PAST = "0"
+
+
+class SharedMetrics(Collector):
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def collect(self) -> Iterable[Metric]:
+        """As prometheus-client's own collector, which fails on a file that another worker has made
+        and not yet filled.
+        """
+        self._forget_gauges_of_the_dead()
+        with self._locked(fcntl.LOCK_SH):
+            files = [str(file) for file in self._folder.glob("*.db") if _is_filled(file)]
+            families: Iterable[Metric] = MultiProcessCollector.merge(files)  # type: ignore[no-untyped-call]
+            return families
+
+    def fold(self, pid: int) -> None:
+        """Add what a process that is dead has counted to what others had. To be called by one
+        process only.
+        """
+        with self._locked(fcntl.LOCK_EX):
+            with suppress(FileNotFoundError):
+                mark_process_dead(pid, str(self._folder))  # type: ignore[no-untyped-call]
+            for file in self._folder.glob(f"*_{pid}.db"):
+                if _is_filled(file):
+                    _add(file, file.with_name(file.name.replace(f"_{pid}.db", f"_{_PAST}.db")))
+                file.unlink(missing_ok=True)
+
+    def _forget_gauges_of_the_dead(self) -> None:
+        """A killed worker cannot take back what its gauges said."""
+        for file in self._folder.glob("gauge_live*_*.db"):
+            pid = file.stem.rpartition("_")[2]
+            if not Path("/proc", pid).exists() and Path("/proc").exists():
+                with suppress(FileNotFoundError):  # others do the same
+                    mark_process_dead(int(pid), str(self._folder))  # type: ignore[no-untyped-call]
+
+    @contextmanager
+    def _locked(self, how: int) -> Iterator[None]:
+        """Nobody reads while what was counted stands in two files; a killed process frees it."""
+        with (self._folder / _LOCK).open("a") as file:
+            fcntl.flock(file, how)
+            yield
+
+
+def _add(file: Path, past: Path) -> None:
+    is_maximum = file.name.startswith("gauge_max_")
+    total = MmapedDict(str(past))  # type: ignore[no-untyped-call]
+    values = MmapedDict.read_all_values_from_file(str(file))  # type: ignore[no-untyped-call]
+    for key, value, at, _ in values:
+        before, _ = total.read_value(key)  # type: ignore[no-untyped-call]
+        now = max(before, value) if is_maximum else before + value
+        total.write_value(key, now, at)  # type: ignore[no-untyped-call]
+    total.close()  # type: ignore[no-untyped-call]
+
+
+def _is_filled(file: Path) -> bool:
+    """It may be gone meanwhile: that of a gauge of a worker that has ended."""
+    with suppress(FileNotFoundError):
+        return file.stat().st_size > 0
+    return False
