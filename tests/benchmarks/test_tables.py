@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import batches, cost, footprint, models, reload
+from benchmarks import batches, cost, footprint, models, reload, workers
 from examples.churn import data
 
 
@@ -84,6 +84,15 @@ def test_batches_prints_floors_beside_ratios(
         ("columns", "0.5", "0.38"),
     ]
     assert len(lines) == 9
+
+
+@pytest.mark.slow
+def test_workers_prints_what_each_takes(capsys: pytest.CaptureFixture[str]) -> None:
+    workers.main(["--engines", "onnx", "--rows", "200", "--trees", "2", "--workers", "2"])
+
+    _, *lines = cells(capsys.readouterr().out)
+    assert [line[:2] for line in lines] == [["onnx", "1"], ["onnx", "2"]]
+    assert len(lines[1][3].split(", ")) == 2
 
 
 @pytest.mark.slow
