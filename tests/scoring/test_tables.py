@@ -5,14 +5,18 @@ import numpy as np
 import pandas as pd
 import pytest
 from sklearn.compose import make_column_transformer
-from sklearn.ensemble import ExtraTreesRegressor, RandomForestClassifier
+from sklearn.ensemble import (
+    ExtraTreesRegressor,
+    RandomForestClassifier,
+    RandomForestRegressor,
+)
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder
 
 from tabserve import repository
-from tabserve.artifact import GRAPH
+from tabserve.artifact import GRAPH, Artifact
 from tabserve.packing import pack
 from tabserve.scoring import engine as engines
 from tabserve.scoring import making, shelf, tables
@@ -110,6 +114,25 @@ def test_boxes_of_too_many_cells_are_left(artifact: Any, monkeypatch: pytest.Mon
     assert tabled._tables is not None
     _, left, _ = tabled._tables.scores(tabled._matrix(piece))
     assert 0 < len(left) < N_ROWS
+
+
+def test_a_wide_forest_is_left_to_the_engine(tmp_path: Any):
+    frame = pd.DataFrame(RANDOM.normal(size=(5000, 70)), columns=[f"x{i}" for i in range(70)])
+    frame[RANDOM.random(frame.shape) < 0.002] = np.nan
+    sample = frame[:200]
+    model = RandomForestRegressor(6, max_features=5, random_state=0).fit(
+        sample, sample["x0"].fillna(0)
+    )
+    folder = pack(model, tmp_path, name="m", version="1", data=sample, output={"name": "y"})
+    forest, loaded = read_forest((folder / GRAPH).read_bytes()), repository.load(Artifact(folder))
+    assert forest is not None
+    tabled = engines._Tabled(loaded, Tables(forest, 10**9), has_refused=True)
+    piece = Piece(np.arange(5000), {name: frame[name].to_numpy() for name in frame})
+    expected = loaded.engine.predict(piece.plain())
+    assert tabled._tables is not None
+    assert tabled._tables._nowhere <= tables._MAX_WITH_MISSING
+    assert tabled.predict(piece)["value"].tolist() == expected["value"].tolist()
+    assert tabled._tables is None  # each tree would need more cells than there are rows
 
 
 def test_places_of_more_than_16_bits_are_the_same(artifact: Any, monkeypatch: pytest.MonkeyPatch):

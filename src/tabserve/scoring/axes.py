@@ -12,8 +12,8 @@ _MOST_IN_A_STEP = 8
 
 
 class Axis:
-    """One feature's intervals, (edges[i-1], edges[i]], and one more for a missing value, and the
-    spans that they are gathered into.
+    """One feature's intervals, (edges[i-1], edges[i]], and one more for a missing value, `missing`,
+    and the spans that they are gathered into.
     """
 
     def __init__(self, forest: Forest, feature: int) -> None:
@@ -22,21 +22,27 @@ class Axis:
         equal = forest.threshold[of_feature & (forest.mode == EQ)]
         # An interval of its own for what a node asks to be equal to.
         self.edges = np.unique(np.concatenate([splits, np.nextafter(equal, -np.inf)]))
+        self.missing = len(self.edges) + 1
         self.weight = len(splits)
         self.n_spans = 1
         self._measure_steps()
 
-    def divide(self) -> None:
-        """Into spans of about as many intervals each, and that of the missing value."""
-        n = len(self.edges) + 1
-        self.starts = np.append(np.unique(np.linspace(0, n, self.n_spans + 1).astype(int)[:-1]), n)
+    def divide(self, has_missing: bool) -> None:
+        """Into spans of about as many intervals each, and that of the missing value, if there is to
+        be one.
+        """
+        n = self.missing
+        self.has_missing = has_missing
+        self.starts = np.unique(np.linspace(0, n, self.n_spans + 1).astype(int)[:-1])
+        if has_missing:
+            self.starts = np.append(self.starts, n)
         self.span_of = np.searchsorted(self.starts, np.arange(n + 1), side="right") - 1
         self.start_of = self.starts[self.span_of]
 
     def bounds(self, span: int) -> tuple[int, int]:
         """Its first interval and the one after its last."""
-        end = self.starts[span + 1] if span + 1 < len(self.starts) else self.starts[span] + 1
-        return int(self.starts[span]), int(end)
+        ends = np.append(self.starts[1:], self.missing + self.has_missing)
+        return int(self.starts[span]), int(ends[span])
 
     def intervals(self, values: Array) -> Array:
         """values: float64, no infinity. int32."""
@@ -44,7 +50,7 @@ class Axis:
         if missing.any():
             values = np.where(missing, self.edges[0], values)
         found = self._searched(values)
-        found[missing] = len(self.edges) + 1
+        found[missing] = self.missing
         return found
 
     def _measure_steps(self) -> None:

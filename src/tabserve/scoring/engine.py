@@ -22,7 +22,7 @@ _COMPARED_EVERY = 1000
 
 def predictor(artifact: Artifact, loaded: LoadedModel, n_rows: int) -> Callable[[Piece], Outputs]:
     """The quickest that there is for about so many rows, which processes forked later share."""
-    if loaded.manifest.lowered is not None:
+    if loaded.manifest.lowered is not None and n_rows >= _ROWS_FOR_TABLES:
         forest = read_forest(artifact.read(GRAPH))
         if forest is not None:
             has_refused = REFUSED in loaded.manifest.files
@@ -52,6 +52,9 @@ class _Tabled:
             return self._engine.predict(piece.plain())
         matrix = self._matrix(piece)
         scores, left, fresh = self._tables.scores(matrix)
+        if not self._tables.is_of_use:
+            self._tables = None
+            return self._engine.predict(piece.plain())
         is_left = np.zeros(len(scores), dtype=np.bool_)
         is_left[left] = True
         if np.isfinite(self._limit):

@@ -11,7 +11,7 @@ from tabserve.scoring.forest import EQ, Forest
 from tabserve.types import Array
 
 # Of all trees in one box; one that needs more is left to the engine.
-_MAX_CELLS = 2**19
+_MAX_CELLS = 2**17
 
 
 def place_type(n_cells: int) -> type[np.unsignedinteger[Any]]:
@@ -78,8 +78,9 @@ class Making:
             f: 1 + np.bincount(trees, minlength=len(found.entry)) for f, (trees, _) in cuts.items()
         }
         n_cells = np.ones(len(found.entry))
-        for size in sizes.values():
-            n_cells *= size
+        with np.errstate(over="ignore"):  # of trees over many features
+            for size in sizes.values():
+                n_cells *= size
         of_box = n_cells.reshape(len(first), -1).sum(axis=1)
         fits = of_box < _MAX_CELLS
         if not fits.all():

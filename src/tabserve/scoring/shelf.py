@@ -27,8 +27,12 @@ class Shelf:
         self._places[-1] = _ALIGNED
 
     def claim(self, boxes: Array, n: int) -> Array:
-        """The first n that nobody has claimed: from now on they are the caller's to put."""
+        """The first n that nobody has claimed: from now on they are the caller's to put. None once
+        one had no room.
+        """
         with self._lock:
+            if self._places[-1] >= len(self._content):
+                return boxes[:0]
             found: Array = boxes[self._places[boxes] == _FREE][:n]
             self._places[found] = _BEING_MADE
         return found
@@ -39,8 +43,10 @@ class Shelf:
         n_bytes = sum(_aligned(part.nbytes) for part in parts)
         with self._lock:
             start = int(self._places[-1])
-            if box is None or start + n_bytes > len(self._content):
+            has_room = start + n_bytes <= len(self._content)
+            if box is None or not has_room:
                 self._places[number] = _LEFT
+                self._places[-1] = start if has_room else len(self._content)
                 return
             self._places[-1] = start + n_bytes
         at = start

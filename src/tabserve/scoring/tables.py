@@ -19,6 +19,9 @@ from tabserve.types import Array
 # Boxes that the spans of all features may make. With more, each has fewer rows, and a call of numpy
 # for few rows costs as much as for many. Measured on the churn example in chunks of 131,072 rows.
 _MAX_BOXES = 2**12
+# The same with those of missing values. Not every feature of a wide model has a span for them: such
+# rows are left to the engine.
+_MAX_WITH_MISSING = 2**15
 # A feature with so few edges, such as a category, has a span for each interval: its decisions would
 # double the tables of most trees.
 _FEW_EDGES = 8
@@ -29,6 +32,8 @@ _MAX_BYTES = 64 * 2**20
 # That a box has to expect: to make it takes as long as the engine takes for so many.
 _ROWS_WORTH_A_BOX = 250
 _MADE_AT_ONCE = 8
+# Boxes after which it shows whether there can be any: trees over many features need too many cells.
+_TRIED = 64
 # Rows of each new box.
 _COMPARED = 8
 # Rows for which the look-ups of all trees stay in the cache.
@@ -50,11 +55,18 @@ class Tables:
         self._choose_spans()
         self._making = Making(forest, self._axes)
         n_boxes = int(np.prod([len(axis.starts) for axis in self._axes.values()]))
-        self._shelf = Shelf(n_boxes, _MAX_BYTES)
+        self._shelf = Shelf(n_boxes + 1, _MAX_BYTES)
+        self._nowhere = n_boxes  # the box of rows that have none
+        self._shelf.put(self._nowhere, None)
         self._boxes: dict[int, Box] = {}
-        self._seen = np.zeros(n_boxes, dtype=np.int64)
+        self._n_refused = 0
+        self._seen = np.zeros(n_boxes + 1, dtype=np.int64)
         self._places = np.empty((2, _BLOCK * self._n_trees), dtype=np.uint32)
         self._weights = np.empty(_BLOCK * self._n_trees)
+
+    @property
+    def is_of_use(self) -> bool:
+        return bool(self._boxes) or self._n_refused < _TRIED
 
     def _choose_spans(self) -> None:
         """The feature with the most decisions left is halved until there are enough boxes."""
@@ -71,8 +83,11 @@ class Tables:
                 break
             axis.n_spans *= 2
             n_boxes *= 2
-        for axis in axes:
-            axis.divide()
+        for axis in sorted(axes, key=lambda axis: -axis.weight):
+            more = n_boxes // axis.n_spans * (axis.n_spans + 1)
+            axis.divide(has_missing=more <= _MAX_WITH_MISSING)
+            if axis.has_missing:
+                n_boxes = more
 
     def scores(self, matrix: Array) -> tuple[Array, Array, Array]:
         """matrix: shape (n_rows, n_features). Gives back the scores, of which rows there are none,
@@ -111,12 +126,16 @@ class Tables:
     def _placed(self, matrix: Array) -> tuple[Array, dict[int, Array]]:
         """In which box a row is, and by feature in which interval of the box."""
         numbers = np.zeros(len(matrix), dtype=np.int64)
+        nowhere = np.zeros(len(matrix), dtype=np.bool_)
         local = {}
         for feature, axis in self._axes.items():
             intervals = axis.intervals(matrix[:, feature])
             numbers *= len(axis.starts)
             numbers += axis.span_of.take(intervals)
             local[feature] = intervals - axis.start_of.take(intervals)
+            if not axis.has_missing:
+                nowhere |= intervals == axis.missing
+        numbers[nowhere] = self._nowhere
         return numbers, local
 
     def _make(self, numbers: Array, n_rows: Array) -> None:
@@ -129,6 +148,9 @@ class Tables:
         while len(mine := self._shelf.claim(wanted, _MADE_AT_ONCE)):
             for number, box in zip(mine.tolist(), self._made(mine), strict=True):
                 self._shelf.put(number, box)
+                self._n_refused += box is None
+            if self._n_refused >= _TRIED and not self._boxes:
+                break
 
     def _made(self, numbers: Array) -> list[Box | None]:
         first = np.zeros((len(numbers), max(self._axes) + 1), dtype=np.int64)
