@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tabserve.batching import MAX_JOINED_ROWS, Batcher
+from tabserve.cost import Cost
 from tabserve.errors import (
     Internal,
     ModelNotReady,
@@ -286,9 +287,11 @@ class Slow:
         self._call_s, self._row_s = call_s, row_s
         self.calls: list[int] = []
         self.now = 100.0
-        self.turn = threading.Semaphore(0)
+        self.entered, self.turn = threading.Event(), threading.Semaphore(0)
+        self.learnt = threading.Semaphore(0)  # from a call
 
     def __call__(self, requests: Sequence[Rows]) -> list[list[int]]:
+        self.entered.set()
         assert self.turn.acquire(timeout=PATIENCE_S)
         self.calls.append(sum(request.n_rows for request in requests))
         self.now += self._call_s + self._row_s * self.calls[-1]
@@ -297,11 +300,27 @@ class Slow:
     def batcher(self, **options: Any) -> Batcher:
         """One that knows what a call for one row takes."""
         made = Batcher(self, clock=lambda: self.now, **options)
-        self.turn.release()
-        made.submit(rows(0)).result(PATIENCE_S)
-        while made._computing_since is not None or not made._cost.of(1):
-            pass
+        made._cost = TellingCost(self.learnt)
+        self.learn_from(made, 1)
         return made
+
+    def learn_from(self, batcher: Batcher, n_rows: int) -> None:
+        """A call for so many rows."""
+        self.turn.release()
+        batcher.submit(rows(*range(n_rows))).result(PATIENCE_S)
+        assert self.learnt.acquire(timeout=PATIENCE_S)
+
+
+class TellingCost(Cost):
+    """learnt: told when it has."""
+
+    def __init__(self, learnt: threading.Semaphore) -> None:
+        super().__init__()
+        self._learnt = learnt
+
+    def learn(self, n_rows: int, seconds: float) -> None:
+        super().learn(n_rows, seconds)
+        self._learnt.release()
 
 
 def test_who_cannot_be_answered_in_time_is_refused_at_once() -> None:
@@ -371,14 +390,11 @@ def test_a_batch_is_no_larger_than_its_first_deadline_allows() -> None:
     slow = Slow(0.010, 0.010)
     batcher = slow.batcher()
     for n_rows in (4, 8, 2):  # it learns what a row takes
-        slow.turn.release()
-        batcher.submit(rows(*range(n_rows))).result(PATIENCE_S)
-    while batcher._computing_since is not None:
-        pass
+        slow.learn_from(batcher, n_rows)
     slow.calls.clear()
+    slow.entered.clear()
     held = batcher.submit(rows(0))
-    while batcher._computing_since is None:
-        pass
+    assert slow.entered.wait(PATIENCE_S)
     soon = batcher.submit(rows(1), slow.now + 0.1)
     later = [batcher.submit(rows(n)) for n in range(20)]
     slow.turn.release(100)

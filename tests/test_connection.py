@@ -5,6 +5,7 @@ import json
 import threading
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
+from math import inf
 from typing import Any
 
 import pytest
@@ -33,6 +34,7 @@ class Wire:
         self.sent = b""
         self.is_closed = False
         self.is_paused = False
+        self.unread = 0  # bytes that were sent and that the client has not taken
         self.connection.connection_made(self)  # type: ignore[arg-type]
 
     def get_extra_info(self, name: str) -> Any:
@@ -49,6 +51,12 @@ class Wire:
         if not self.is_closed:
             self.is_closed = True
             self.connection.connection_lost(None)
+
+    def abort(self) -> None:
+        self.close()
+
+    def get_write_buffer_size(self) -> int:
+        return self.unread
 
     def pause_reading(self) -> None:
         self.is_paused = True
@@ -304,6 +312,16 @@ async def test_a_client_that_asks_is_told_to_go_on(wire: Wire, server: Server) -
     assert told(answer)[2] == "hello"
 
 
+@on_a_wire
+async def test_chunks_behind_an_offered_upgrade_are_no_request(wire: Wire, server: Server) -> None:
+    offer = b"Connection: Upgrade\r\nUpgrade: h2c\r\nTransfer-Encoding: chunked\r\n\r\n"
+    head = b"POST /echo HTTP/1.1\r\nHost: x\r\n" + offer
+
+    (answer,) = await wire.send(head + b"5\r\nhello\r\n0\r\n\r\n")
+
+    assert (answer.status, server.seen, wire.is_closed) == (400, [], True)
+
+
 @pytest.mark.parametrize("body", [b"", b"hello"])
 @pytest.mark.parametrize("in_parts", [False, True])
 def test_an_upgrade_that_is_offered_is_declined_and_its_body_read(
@@ -544,6 +562,44 @@ def test_a_connection_on_which_nothing_comes_ends(sent: bytes, patience_s: float
             assert wire.is_closed == (patience_s is not None and later > patience_s)
 
     waits()
+
+
+@on_a_wire
+async def test_a_client_that_does_not_read_its_answer_gives_up_its_place(
+    wire: Wire, server: Server
+) -> None:
+    await wire.send(post())
+    began = wire.connection.expires - 15
+    for later, unread in [(16, 900), (32, 800), (48, 700)]:  # slowly it does
+        wire.unread = unread
+        wire.connection.expire(began + later)
+    assert not wire.is_closed
+
+    wire.connection.expire(began + 64)
+    assert wire.is_closed
+
+
+@on_a_wire
+async def test_a_client_that_has_left_is_not_told_that_it_was_slow(
+    wire: Wire, server: Server
+) -> None:
+    """Of many that are given up together, some may leave before their turn."""
+    await wire.send(post()[:-1])
+    wire.close()
+    wire.connection.expire(1e9)
+    await settled()
+    assert wire.sent == b""
+
+
+@on_a_wire
+async def test_a_client_that_stops_reading_before_its_answer_is_not_forgotten(
+    wire: Wire, server: Server
+) -> None:
+    await wire.send(post(path="/held"))
+    wire.connection.pause_writing()
+    server.held.set_result("done")
+    await settled()
+    assert wire.connection.expires < inf
 
 
 @pytest.mark.parametrize("sent", [b"POST /ec", post()[:-1]], ids=["half a head", "half a body"])

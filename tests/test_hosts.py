@@ -61,3 +61,10 @@ def test_no_client_can_fill_the_memory_with_names() -> None:
     for i in range(3000):
         hosts.check(f"h{i}", is_public=False)
     assert len(hosts.usual) <= 1000
+    hosts.check(None, is_public=False)
+
+
+def test_a_probe_without_a_host_is_answered_where_one_to_an_address_is() -> None:
+    Hosts(NAMED).check(None, is_public=True)
+    with pytest.raises(BadRequest):
+        Hosts(NAMED).check(None, is_public=False)

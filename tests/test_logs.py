@@ -1,5 +1,6 @@
 import os
 import threading
+from collections import deque
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,23 @@ def test_lines_are_made_in_another_thread(path: Path) -> None:
 
 def unmakable() -> list[LogLine]:
     raise ValueError("the row")
+
+
+def test_threads_that_write_at_once_wake_the_one_that_writes_down(path: Path) -> None:
+    log, both = RequestLog(str(path)), threading.Barrier(2)
+
+    class Meeting(deque[Any]):
+        def append(self, item: Any) -> None:
+            super().append(item)
+            both.wait(PATIENCE_S)
+
+    log._unmade = Meeting()
+    made = [threading.Event() for _ in range(2)]
+    for event in made:
+        threading.Thread(target=log.write, args=(lambda event=event: event.set() or [],)).start()
+
+    assert all(event.wait(PATIENCE_S) for event in made)
+    log.close()
 
 
 def test_lines_that_cannot_be_made_are_counted_and_the_log_goes_on(path: Path) -> None:

@@ -133,6 +133,7 @@ class Connection(asyncio.Protocol):
         self._is_broken = False
         self._is_writable = True
         self.expires = monotonic() + bounds.receive_timeout_s
+        self._unread = inf  # bytes of answers, when it was last looked whether the client reads
 
     # What the transport and the server tell.
 
@@ -145,6 +146,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         self._state.discard(self)
         self._queue.clear()
+        self.expires = inf
         if self._exchange is not None:
             self._exchange.leave()
         # It holds this object too, which would be there with all that it holds until the garbage
@@ -196,10 +198,15 @@ class Connection(asyncio.Protocol):
         self._transport.abort()
 
     def expire(self, now: float) -> None:
-        """A client that sends nothing for too long gives up its place."""
+        """A client that sends nothing for too long, or reads nothing, gives up its place."""
         if now <= self.expires:
             return
-        if self._is_receiving and self._exchange is None and self._size <= self._max_body:
+        unread = self._transport.get_write_buffer_size()
+        if 0 < unread < self._unread:  # slowly, but it reads
+            self._unread, self.expires = unread, now + self._bounds.idle_timeout_s
+        elif unread:
+            self._transport.abort()
+        elif self._is_receiving and self._exchange is None and self._size <= self._max_body:
             part = "body" if self._has_head else "head"
             within = f"{self._bounds.receive_timeout_s:g} s"
             self._refuse(
@@ -243,6 +250,9 @@ class Connection(asyncio.Protocol):
             self._headers["host"] = authority
         elif "host" not in self._headers and self._parser.get_http_version() == "1.1":
             raise BadRequest("Expected a Host header.")
+        if "transfer-encoding" in self._headers and self._parser.should_upgrade():
+            # The parser leaves it to us to read the body, see on_message_complete.
+            raise BadRequest("Expected no chunked body where an upgrade is offered.")
         if self._headers.get("expect", "").lower() == "100-continue" and self._exchange is None:
             self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
@@ -328,7 +338,8 @@ class Connection(asyncio.Protocol):
     # From a request to its answer.
 
     def _begin(self, request: Request, stays: bool) -> None:
-        self._is_head, self._stays, self.expires = request.method == "HEAD", stays, inf
+        self._is_head, self._stays = request.method == "HEAD", stays
+        self.expires = self._unread = inf
         self._exchange = self._turn.begin(self._app.dispatcher(), request, self._answer)
 
     def _answer(self, response: Response) -> None:
@@ -357,12 +368,13 @@ class Connection(asyncio.Protocol):
             # Closing now would take the answer from a client that is still sending.
             self.expires = monotonic() + self._bounds.receive_timeout_s
         else:
+            self.expires = monotonic() + self._bounds.idle_timeout_s
             self._transport.close()
 
     def _next(self) -> None:
-        if self._exchange is not None or not self._is_writable:
+        if self._exchange is not None:
             return
-        if self._queue:
+        if self._queue and self._is_writable:
             self._begin(*self._queue.popleft())
             self._turn.soon()
             if not self._queue:

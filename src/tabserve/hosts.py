@@ -24,21 +24,24 @@ class Hosts:
         self._names = {name for name in names if not name.startswith("*.")}
         self._below = tuple(name[1:] for name in names if name.startswith("*."))
         self._are_all = not names
-        self.usual: set[str | None] = {None} if self._are_all else set()
+        self.usual: set[str] = set()
 
     def check(self, host: str | None, *, is_public: bool) -> None:
         """Raises BadRequest for what is no host, Misdirected for one that is not ours.
 
+        host: None where there is no such header, as probes in HTTP/1.0 have none.
         is_public: of a route that tells nothing that is not told to everybody: probes are sent to
         addresses, and not to names.
         """
+        if host is None and (self._are_all or is_public):
+            return
         found = _HOST.fullmatch(host or "")
         if found is None:
             raise BadRequest("Expected one Host header, with a name or an address and a port.")
         if self._is_ours(found["name"].lower()):
             if len(self.usual) >= _MOST_USUAL:
                 self.usual.clear()
-            self.usual.add(host)
+            self.usual.add(found.string)
         elif not is_public:
             raise Misdirected("This server does not answer to the name in the Host header.")
 

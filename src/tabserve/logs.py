@@ -79,8 +79,7 @@ class RequestLog:
             self._on_drop(n_lines)
             return
         self._unmade.append((lines, n_lines))
-        if len(self._unmade) <= 1:  # else it was woken for the one before
-            self._wake.set()
+        self._wake_up()
 
     def make_ready(self) -> None:
         """Make lines of many small requests in this thread, if they wait.
@@ -93,6 +92,7 @@ class RequestLog:
                 self._make(_FEW_LINES)
             finally:
                 self._making.release()
+            self._wake_up()  # it may have looked while one was neither unmade nor made
 
     def close(self, timeout_s: float = 10.0) -> None:
         """Write what waits, then end the thread; one whose reader has stopped is left behind."""
@@ -103,6 +103,11 @@ class RequestLog:
             if self._owned and self._descriptor is not None and not self._thread.is_alive():
                 os.close(self._descriptor)
             self._thread = self._descriptor = None
+
+    def _wake_up(self) -> None:
+        """After what is to be done: the thread forgets that it was woken before it looks."""
+        if not self._wake.is_set():  # to ask costs a tenth
+            self._wake.set()
 
     def _work(self, descriptor: int) -> None:
         closing = False

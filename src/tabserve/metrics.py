@@ -172,9 +172,3 @@ class RolloutMetrics:
         self.seconds = Counter(
             f"{_ROLLOUT}timed_seconds", "Time of these calls.", [*pair, "version"], **own
         )
-
-
-def _is_filled(file: Path) -> bool:
-    with suppress(FileNotFoundError):  # that of a dead worker's gauge
-        return file.stat().st_size > 0
-    return False

@@ -10,8 +10,10 @@ import logging
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import count
+from math import inf
 from queue import Empty, SimpleQueue
 
 from tabserve.errors import MissingExtra, ModelNotReady
@@ -109,33 +111,39 @@ class RedisLimiter:
                     waits = self._answers(questions)
                 else:
                     self._redis.ping()
-            except (redis.RedisError, OSError, ValueError) as error:
+            except Exception as error:  # noqa: BLE001 - without this thread nobody is answered
                 self._set_away(error)
-                for question in questions:
+                for question in [*questions, *self._waiting()]:
                     self._answer(question, None)
                 self._closing.wait(_LOOK_S)
                 continue
             self._set_away(None)
             for question, wait_s in zip(questions, waits if questions else (), strict=True):
                 self._answer(question, wait_s)
-        for question in self._gathered():
+        for question in self._waiting():
             self._answer(question, None)
         self._redis.close()
 
     def _gathered(self) -> list[_Question]:
-        """All that wait, after the first one came; none where none did for a while."""
-        found: list[_Question | None] = []
+        """Those that wait, after the first one came; none where none did for a while."""
         try:
             # While it is away none comes: whether it is back must be asked.
-            found.append(self._asked.get(timeout=0.001 if self._is_away else _LOOK_S))
-            while len(found) < _MOST_AT_ONCE:
-                found.append(self._asked.get_nowait())
+            first = self._asked.get(timeout=0.001 if self._is_away else _LOOK_S)
         except Empty:
-            pass
-        return [question for question in found if question is not None]
+            return []
+        return [*([] if first is None else [first]), *self._waiting(_MOST_AT_ONCE - 1)]
+
+    def _waiting(self, most: float = inf) -> list[_Question]:
+        found: list[_Question] = []
+        with suppress(Empty):
+            while len(found) < most:
+                question = self._asked.get_nowait()
+                if question is not None:
+                    found.append(question)
+        return found
 
     def _answers(self, questions: Sequence[_Question]) -> list[float]:
-        """Raises RedisError, OSError, or ValueError for the answers to other questions."""
+        """Raises whatever the store fails with, and ValueError for answers to other questions."""
         most, period_ms = self.rate.count, 1000 * self.rate.period_s
         pipeline = self._redis.pipeline(transaction=False)
         for question in questions:

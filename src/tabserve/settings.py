@@ -211,8 +211,9 @@ class Settings(BaseModel):
         "answer is 408.", "s", gt=0, le=3600
     )  # fmt: skip
     idle_timeout: float = _setting(
-        15.0, "A connection on which no request comes is closed.", "s", gt=0, le=3600
-    )
+        15.0, "A connection on which no request comes, or no answer is read, is closed.", "s",
+        gt=0, le=3600,
+    )  # fmt: skip
     allowed_hosts: tuple[str, ...] = _setting(
         (), "Names, without ports, that requests may have in their Host header, separated by "
         "commas; *.example.org is all below one. Others are a 421 where a route is not public. "

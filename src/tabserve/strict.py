@@ -23,9 +23,10 @@ MAX_KEYS = 10_000
 # With more keys to count, parsing twice costs less.
 _MAX_COUNTED = 16
 
-# What a number has that is none as a double, where each digit is written as 0 and each E as e.
+# What a number has that is none as a double, where each digit is written as 0 and each E as e: an
+# exponent of three digits, or so many digits that one of two would do.
 _SHAPE = bytes.maketrans(b"123456789E", b"000000000e")
-_HUGE = (b"e000", b"e+000", b"0" * 309)
+_HUGE = (b"e000", b"e+000", b"0" * 200)
 
 # Of nesting: +1 where a bracket opens, -1 where it closes.
 _STEPS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
