@@ -11,7 +11,7 @@ from tabserve.scoring.forest import EQ, Forest
 from tabserve.types import Array
 
 # Of all trees in one box; one that needs more is left to the engine.
-_MAX_CELLS = 2**17
+_MAX_CELLS = 2**19
 
 
 def place_type(n_cells: int) -> type[np.unsignedinteger[Any]]:
@@ -86,6 +86,9 @@ class Making:
         if not fits.all():
             made = iter(self.boxes(first[fits], end[fits]) if fits.any() else [])
             return [next(made) if fit else None for fit in fits.tolist()]
+        if of_box.sum() >= _MAX_CELLS:  # of one box alone there are less: it bounds the memory
+            half = len(first) // 2
+            return self.boxes(first[:half], end[:half]) + self.boxes(first[half:], end[half:])
         cells = n_cells.astype(np.int64)
         weights = self._weights(found, cuts, sizes, cells, first)
         ends = np.cumsum(of_box.astype(np.int64))
