@@ -162,9 +162,9 @@ class Depth:
         self._now = 0
         self._changed = threading.Condition()
 
-    def set(self, depth: int) -> None:
+    def inc(self, change: int) -> None:
         with self._changed:
-            self._now = depth
+            self._now += change
             self._changed.notify_all()
 
     def wait_for(self, depth: int) -> None:

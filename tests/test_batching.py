@@ -95,10 +95,10 @@ def test_what_queued_meanwhile_is_one_call_in_order_of_arrival(made: Any) -> Non
     assert answers == [[2], [4, 6, 8], [10, 12]]
 
 
-def test_the_length_of_the_queue_is_told() -> None:
-    depths: list[int] = []
+def test_it_is_told_how_many_come_into_the_queue_and_leave_it() -> None:
+    changes: list[int] = []
     engine = Doubler()
-    batcher = Batcher(engine, on_depth=depths.append)
+    batcher = Batcher(engine, on_queued=changes.append)
     batcher.submit(rows(0))
     assert engine.entered.wait(PATIENCE_S)
     for values in ([1], [2, 3]):
@@ -106,7 +106,7 @@ def test_the_length_of_the_queue_is_told() -> None:
     engine.release.set()
     batcher.close()
 
-    assert depths == [1, 0, 1, 2, 0]
+    assert changes == [1, -1, 1, 1, -2]
 
 
 def test_many_threads_each_get_their_own_rows_back(made: Any) -> None:

@@ -42,7 +42,7 @@ class Batcher:
     max_queue, max_queue_rows: requests, and rows of theirs, that may wait.
     max_wait_s: that one may be expected to wait, by what the function's calls took lately.
     joinable: whether rows of several requests may be computed together.
-    on_depth: told the length of the queue.
+    on_queued: told how many came into the queue, below 0 how many left it.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class Batcher:
         max_queue: int = 1000,
         max_queue_rows: int = 100_000,
         max_wait_s: float = inf,
-        on_depth: Callable[[int], None] = lambda depth: None,
+        on_queued: Callable[[int], None] = lambda change: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._compute = compute
@@ -61,7 +61,7 @@ class Batcher:
         self._max_queue = max_queue
         self._max_queue_rows = max_queue_rows
         self._max_wait_s = max_wait_s
-        self._on_depth = on_depth
+        self._on_queued = on_queued
         self._clock = clock
         self._queue: deque[_Job] = deque()
         self._queued_rows = 0
@@ -88,7 +88,7 @@ class Batcher:
             self._refuse_in_vain(job)
             self._queue.append(job)
             self._queued_rows += rows.n_rows
-            self._on_depth(len(self._queue))
+            self._on_queued(1)
             self._changed.notify()
         return job.future
 
@@ -175,7 +175,7 @@ class Batcher:
                 n_rows = n_joined
                 batch.append(self._queue.popleft())
             self._queued_rows -= n_rows
-            self._on_depth(len(self._queue))
+            self._on_queued(-len(batch))
         return batch
 
     def _in_time(self, batch: list[_Job]) -> list[_Job]:

@@ -55,7 +55,7 @@ class Metrics:
         )
         live: dict[str, Any] = {"multiprocess_mode": "livesum", **own}
         self.queue_depth = Gauge(
-            "tabserve_queue_depth", "Requests in the queue for the model.", **live
+            "tabserve_queue_depth", "Requests in the queues for the models.", **live
         )
         self.in_flight = Gauge(
             "tabserve_in_flight", "Requests that wait for the model, in the queue or at it.", **live

@@ -258,7 +258,7 @@ class ServedModel:
             self._predictor,
             joinable=loaded.manifest.parity.joinable,
             **self._queue_bounds,
-            on_depth=self._metrics.queue_depth.set,
+            on_queued=self._metrics.queue_depth.inc,  # it is that of all models
         )
         self._inline_rows = loaded.inline_rows
         self._loaded = loaded
