@@ -10,6 +10,7 @@ from prometheus_client.mmap_dict import MmapedDict
 from prometheus_client.parser import text_string_to_metric_families
 
 from tabserve.metrics import Metrics
+from tabserve.settings import METRICS_FOLDER_VARIABLE
 from tabserve.shared_metrics import SharedMetrics
 
 PATIENCE_S = 60
@@ -191,3 +192,12 @@ def test_the_largest_value_of_dead_workers_stays_the_largest(
 
     (family,) = SharedMetrics(tmp_path).collect()
     assert [sample.value for sample in family.samples] == [7.0]
+
+
+def test_a_folder_that_is_gone_ends_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As after somebody has cleaned /tmp."""
+    monkeypatch.setenv(METRICS_FOLDER_VARIABLE, str(tmp_path / "gone"))
+    Metrics().fold(1)
+    assert "What worker 1 has counted is lost: No such file" in caplog.text

@@ -1,5 +1,6 @@
 """What is counted, and how it is told: Prometheus' text, or a short JSON summary."""
 
+import logging
 import os
 from collections import deque
 from collections.abc import Callable
@@ -12,6 +13,8 @@ from prometheus_client.exposition import choose_encoder
 
 from tabserve.settings import METRICS_FOLDER_VARIABLE
 from tabserve.shared_metrics import SharedMetrics
+
+logger = logging.getLogger("tabserve")
 
 _LATENCY_BUCKETS_S = (
     0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10
@@ -137,8 +140,12 @@ class Metrics:
     def fold(self, pid: int) -> None:
         """What a worker that is dead has counted is counted with that of those before it."""
         folder = os.environ.get(METRICS_FOLDER_VARIABLE)
-        if folder:
+        if not folder:
+            return
+        try:
             SharedMetrics(Path(folder)).fold(pid)
+        except OSError as error:  # nothing of this may end the process that replaces workers
+            logger.warning("What worker %d has counted is lost: %s", pid, error.strerror)
 
 
 class RolloutMetrics:

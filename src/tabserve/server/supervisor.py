@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from tabserve.errors import OperatorError
 from tabserve.server.listening import Listener
-from tabserve.server.starting import LOADING_S, REFUSED, STOPPING, freeze, refuse, started
+from tabserve.server.starting import LOADING_S, READY, REFUSED, STOPPING, freeze, refuse, started
 from tabserve.server.worker import ENDING, STUCK, Worker
 
 if TYPE_CHECKING:
@@ -108,11 +108,16 @@ class Supervisor:
         sys.stderr.flush()
         # Until it has handlers of its own: one of these, told to ours, would be lost.
         signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
-        pid = os.fork()
-        if pid == 0:
-            self._be_worker(ours, theirs, is_doorkeeper)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
-        theirs.close()
+        try:
+            pid = os.fork()
+            if pid == 0:
+                self._be_worker(ours, theirs, is_doorkeeper)
+        except OSError:
+            ours.close()
+            raise
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
+            theirs.close()
         child = _Child(pid, ours, hangs_at=self._begun + LOADING_S + _HANGING_S)
         if is_doorkeeper:  # the workers have its place, however long they take
             child.hangs_at, child.replaced_for = inf, _LOADED
@@ -179,7 +184,8 @@ class Supervisor:
             if not pid:
                 continue
             exit_code = os.waitstatus_to_exitcode(status)
-            if exit_code == REFUSED and child.replaced_for != _LOADED:
+            is_refused = exit_code == REFUSED and child.replaced_for != _LOADED
+            if is_refused and not self._others_answer(child):
                 self._is_refused = True
             self._replace(child, "ended" if exit_code >= 0 else "killed")
             del self._children[pid]
@@ -187,6 +193,16 @@ class Supervisor:
             with suppress(KeyError):
                 self._selector.unregister(child.end)
             child.end.close()
+
+    def _others_answer(self, child: _Child) -> bool:
+        """Whether there are workers that began with a model which a later one is refused."""
+        run_dir = self._service.settings.run_dir
+        others = [each for each in self._children.values() if each is not child]
+        return (
+            run_dir is not None
+            and (run_dir / READY).exists()
+            and any(not each.replaced_for for each in others)
+        )
 
     def _kill_hanging(self) -> None:
         now = time.monotonic()
@@ -207,8 +223,11 @@ class Supervisor:
         present = [child for child in self._children.values() if not child.replaced_for]
         missing = self._service.settings.workers - len(present)
         if missing and not self._is_ending and time.monotonic() - self._begun >= _AGAIN_S:
-            for _ in range(missing):
-                self._begin()
+            try:
+                for _ in range(missing):
+                    self._begin()
+            except OSError as error:  # what took the worker's memory may take this one's still
+                logger.warning("No worker can be begun at the moment: %s", error.strerror)
 
     @property
     def _is_ending(self) -> bool:
