@@ -8,12 +8,16 @@ from concurrent.futures import Future
 from math import inf
 from typing import Any
 
+import hypothesis
 import pytest
+from hypothesis import HealthCheck, given
+from hypothesis import strategies as st
 
 from tabserve import connection
 from tabserve.connection import Connection, Connections, Door
 from tabserve.errors import TooLarge
 from tabserve.exchange import Turn
+from tabserve.heads import KnownHeads
 from tabserve.http import Dispatcher, Route, json_response
 from tabserve.logs import RequestLog
 from tabserve.metrics import Metrics
@@ -197,6 +201,54 @@ async def test_a_head_that_comes_again_says_the_same_with_another_body(
         assert answer.headers["x-request-id"] == "mine" or answer.status == 413
     assert [request.body for request in server.seen] == [b"first", b"other", b"third"]
     assert all(request.headers == server.seen[0].headers for request in server.seen)
+
+
+def chunked(body: bytes) -> bytes:
+    head = b"POST /echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+    return head + b"%x\r\n%s\r\n0\r\n\r\n" % (len(body), body)
+
+
+WHOLE = [
+    post(), post(b"world"), post(b""), post(b"", "Content-Length: 0"), post(path="/held"),
+    post(b"hello", "Connection: close"), post(b"world", "Expect: 100-continue"),
+    post(b"hello", "X-A: 1", "X-A: 2"), post(b"hello", version="1.0"), chunked(b"hello"),
+    post(b"hello", "Upgrade: h2c", "Connection: upgrade"), post(b"\r\n\r\n."),
+    post(b"x" * (MAX_BODY + 1)),
+    b"\r\n" + post(), b"GET /echo HTTP/1.1\r\nHost: x\r\n\r\n",
+]  # fmt: skip
+
+
+@hypothesis.settings(deadline=None, max_examples=100, suppress_health_check=list(HealthCheck))
+@given(
+    st.sampled_from(WHOLE),
+    st.sampled_from(WHOLE),
+    st.lists(st.integers(0, 5), min_size=2, max_size=6),
+)
+def test_whether_a_head_is_known_changes_no_answer(
+    one: bytes, other: bytes, sent: list[int]
+) -> None:
+    choices = [one, other, one + one, one + other, one[:-3], one[-3:]]
+    parts = [choices[i] for i in sent]
+
+    class Forgetful(KnownHeads):
+        def keep(self, data: bytes, request: Request) -> None: ...
+
+    def outcome(heads: KnownHeads) -> Any:
+        found: list[Any] = []
+
+        @on_a_wire
+        async def sends(wire: Wire, server: Server) -> None:
+            wire.state.known_heads = heads
+            for part in parts:
+                if not wire.is_closed:
+                    found.extend((each.status, each.stays) for each in await wire.send(part))
+            found.append(wire.is_closed)
+            found.extend((seen.method, seen.headers, seen.body) for seen in server.seen)
+
+        sends()
+        return found
+
+    assert outcome(KnownHeads()) == outcome(Forgetful())
 
 
 @on_a_wire
