@@ -36,9 +36,10 @@ class SharedMetrics(Collector):
 
     def fold(self, pid: int) -> None:
         """Add what a process that is dead has counted to what others had. To be called by one
-        process only.
+        process only, which waits for nobody: where somebody reads, who may hang, it stays where it
+        is and is counted there.
         """
-        with self._locked(fcntl.LOCK_EX):
+        with suppress(BlockingIOError), self._locked(fcntl.LOCK_EX | fcntl.LOCK_NB):
             with suppress(FileNotFoundError):
                 mark_process_dead(pid, str(self._folder))  # type: ignore[no-untyped-call]
             for file in self._folder.glob(f"*_{pid}.db"):
