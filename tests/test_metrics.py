@@ -1,3 +1,4 @@
+import fcntl
 import json
 import os
 import subprocess
@@ -192,6 +193,21 @@ def test_the_largest_value_of_dead_workers_stays_the_largest(
 
     (family,) = SharedMetrics(tmp_path).collect()
     assert [sample.value for sample in family.samples] == [7.0]
+
+
+def test_nobody_waits_for_one_who_reads_and_hangs(tmp_path: Path) -> None:
+    made = MmapedDict(str(tmp_path / "counter_11.db"))
+    made.write_value(json.dumps(["c", "c", {}, "help"]), 2.0, 0.0)
+    made.close()
+    shared = SharedMetrics(tmp_path)
+
+    with shared._locked(fcntl.LOCK_SH):
+        shared.fold(11)
+
+    (family,) = shared.collect()
+    assert [sample.value for sample in family.samples] == [2.0]
+    shared.fold(11)
+    assert not (tmp_path / "counter_11.db").exists()
 
 
 def test_a_folder_that_is_gone_ends_nobody(
