@@ -190,7 +190,7 @@ def test_nothing_is_computed_any_more_for_a_client_that_has_left(is_running: boo
 
     asyncio.run(leaves())
     assert (held.cancelled(), in_flight(metrics)) == (not is_running, 0)
-    assert [response.status for response in responses] == [400]
+    assert [response.status for response in responses] == [499]
 
 
 @dataclass

@@ -18,7 +18,8 @@ TabserveError                                    code                    status
 │   ├── InvalidInput                             invalid_input           422
 │   │   └── InvalidJSON                          invalid_json            422
 │   ├── RateLimited                              rate_limited            429
-│   └── HeadersTooLarge                          headers_too_large       431
+│   ├── HeadersTooLarge                          headers_too_large       431
+│   └── ClientLeft                               client_left             499
 ├── ServerError: the server's state or the model's fault
 │   ├── Internal                                 internal                500
 │   │   └── BadModelOutput                       bad_model_output        500
@@ -163,6 +164,14 @@ class RateLimited(ClientError):
 
 class HeadersTooLarge(ClientError):
     code, status = "headers_too_large", 431
+
+
+class ClientLeft(ClientError):
+    """Before its answer, so that nobody reads this one: it is for the log and the metrics. The
+    status is that of nginx' logs.
+    """
+
+    code, status = "client_left", 499
 
 
 class ServerError(TabserveError):

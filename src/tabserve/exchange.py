@@ -9,7 +9,7 @@ from typing import Any
 from weakref import ref
 
 from tabserve.batching import computed
-from tabserve.errors import BadRequest, DeadlineExceeded, Overloaded
+from tabserve.errors import ClientLeft, DeadlineExceeded, Overloaded
 from tabserve.http import Dispatcher
 from tabserve.types import Computation, Pending, Request, Response
 
@@ -161,7 +161,7 @@ class Exchange:
 
     def leave(self) -> None:
         """The client has left: what is not begun need not be computed."""
-        self._resume(BadRequest("The client left before its answer."))
+        self._resume(ClientLeft("The client left before its answer."))
 
     def _answer(self, response: Response) -> None:
         self._answered(response)
