@@ -5,6 +5,7 @@ import random
 import signal
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import pandas as pd
 import pytest
@@ -42,6 +43,12 @@ CHURN_OUTPUT = tabserve.Output(
 # Tests run side by side, a process for each CPU: more threads only wait for one another, and
 # OpenMP's wait is busy. The processes that tests start decide for themselves.
 threadpool_limits(1)
+
+# A busy machine is no fault of what is tested.
+hypothesis.settings.register_profile(
+    "tests", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow], print_blob=True
+)
+hypothesis.settings.load_profile("tests")
 
 # pytest-xdist's processes ignore Ctrl-C, and what they start would too.
 signal.signal(signal.SIGINT, signal.default_int_handler)

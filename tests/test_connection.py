@@ -8,9 +8,8 @@ from concurrent.futures import Future
 from math import inf
 from typing import Any
 
-import hypothesis
 import pytest
-from hypothesis import HealthCheck, given
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tabserve import connection
@@ -218,7 +217,6 @@ WHOLE = [
 ]  # fmt: skip
 
 
-@hypothesis.settings(deadline=None, max_examples=100, suppress_health_check=list(HealthCheck))
 @given(
     st.sampled_from(WHOLE),
     st.sampled_from(WHOLE),
