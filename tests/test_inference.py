@@ -29,9 +29,11 @@ from sklearn.svm import OneClassSVM
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
 from tabserve.errors import PackError
-from tabserve.inference import layout_of, model_input, signature_of, targets_of, with_types
+from tabserve.inference import signature_of, with_types
 from tabserve.output import Target
+from tabserve.sample import layout_of, model_input
 from tabserve.signature import Signature
+from tabserve.targets import targets_of
 from tests.naming import stable
 
 SAMPLE = pd.DataFrame(

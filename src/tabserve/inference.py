@@ -1,4 +1,4 @@
-"""What a fitted estimator and a sample of its data say together about its signature and targets."""
+"""What a fitted estimator and a sample of its data say together about its signature."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
@@ -8,113 +8,20 @@ import numpy as np
 from tabserve.dates import refuse_inexact_dates, texts_of_dates, without_zone
 from tabserve.errors import MissingExtra, PackError
 from tabserve.feature import Type, Unknown
-from tabserve.output import Label, Target
+from tabserve.sample import Layout, fitted_names, takes_text
 from tabserve.signature import MAX_CATEGORIES, MAX_FEATURES, Feature, Scalar, Signature
-from tabserve.types import Columns
+from tabserve.targets import final_step
 
 try:
     import pandas as pd
-    from sklearn.base import is_classifier, is_clusterer, is_outlier_detector, is_regressor
-except ImportError as error:
-    raise MissingExtra(error.name or "scikit-learn", "sklearn") from None
-
-Layout = Literal["frame", "array", "text"]
+except ImportError:
+    raise MissingExtra("pandas", "sklearn") from None
 
 _IMPUTERS = ("SimpleImputer", "KNNImputer", "IterativeImputer")
 _VECTORIZERS = ("CountVectorizer", "TfidfVectorizer", "HashingVectorizer")
 # Attributes that hold a fitted estimator, or several, which take the same columns.
 _WRAPPED = ("best_estimator_", "estimator_", "regressor_", "classifier_", "estimator")
 _WRAPPED_LISTS = ("estimators_", "calibrated_classifiers_")
-
-
-def model_input(model: Any, data: Any) -> Any:
-    """The columns of the sample that the model takes, in its order, as a DataFrame.
-
-    Raises PackError where the sample lacks one.
-    """
-    if takes_text(model):
-        return _texts(model, data)
-    sample = data if isinstance(data, pd.DataFrame) else framed(data, _fitted_names(model, []))
-    names = _fitted_names(model, list(sample.columns))
-    if sample.shape[0] == 0:
-        raise PackError("The sample data has no rows.")
-    repeated = sorted(set(map(str, sample.columns[sample.columns.duplicated()])))
-    if repeated:
-        raise PackError(f"The sample data has several columns named {', '.join(repeated)}.")
-    if names is None:
-        expected = getattr(model, "n_features_in_", sample.shape[1])
-        if sample.shape[1] != expected:
-            raise PackError(
-                f"The model takes {expected} columns and the sample has {sample.shape[1]}: "
-                f"{', '.join(map(str, sample.columns))}. Name the target with --target, and leave "
-                "out what the model does not take."
-            )
-        return sample.rename(columns=str)
-    missing = [name for name in names if name not in sample.columns]
-    if missing:
-        raise PackError(
-            f"The sample data lacks the column(s) {', '.join(missing)}, which the model was "
-            f"fitted on; it has {', '.join(map(str, sample.columns))}."
-        )
-    return sample[names]
-
-
-def takes_text(model: Any) -> bool:
-    """Whether it takes a series of texts, and not rows of columns."""
-    while hasattr(model, "steps"):
-        model = model.steps[0][1]
-    return type(model).__name__ in _VECTORIZERS
-
-
-def _texts(model: Any, data: Any) -> Any:
-    if isinstance(data, pd.DataFrame):
-        if data.shape[1] != 1:
-            raise PackError(
-                f"The {type(model).__name__} takes one column of text, and the sample has "
-                f"{', '.join(map(str, data.columns))}. Name the target with --target, and leave "
-                "out what the model does not take."
-            )
-        return data.rename(columns=str)
-    texts = pd.Series(data)
-    return texts.to_frame("text" if texts.name is None else str(texts.name))
-
-
-def _fitted_names(model: Any, columns: list[Any]) -> list[Any] | None:
-    """The columns that the model was fitted on; None where it was an array.
-
-    columns: of the sample, whose spaces LightGBM keeps as underscores.
-    """
-    names = getattr(model, "feature_names_in_", None)
-    if names is None and type(model).__module__.startswith("catboost."):
-        names = model.feature_names_
-        # An array's columns are named by their places.
-        names = None if list(names) == [str(i) for i in range(len(names))] else names
-    if names is not None and type(model).__module__.startswith("lightgbm."):
-        own = {str(column).replace(" ", "_"): column for column in columns}
-        names = [own.get(name, name) for name in names]
-    return None if names is None else list(names)
-
-
-def framed(data: Any, names: list[Any] | None = None) -> Any:
-    """An array as a DataFrame. names: of its columns, x0, x1 and so on where left out."""
-    array = np.asarray(data)
-    if array.ndim != 2:
-        raise PackError(f"Expected sample data of two dimensions, got the shape {array.shape}.")
-    if names is None:
-        names = [f"x{i}" for i in range(array.shape[1])]
-    return pd.DataFrame(array, columns=list(names))
-
-
-def layout_of(model: Any, data: Any) -> Layout:
-    """How the model takes its input: by scikit-learn's own record of what it was fitted on, and as
-    the sample comes where an estimator of the user's keeps none.
-    """
-    if takes_text(model):
-        return "text"
-    if _fitted_names(model, []) is not None:
-        return "frame"
-    recorded = hasattr(model, "n_features_in_")
-    return "frame" if isinstance(data, pd.DataFrame) and not recorded else "array"
 
 
 def signature_of(
@@ -138,23 +45,13 @@ def signature_of(
     return Signature(features=features, layout=layout, extra_fields=extra_fields)
 
 
-def columns_of(rows: Any, signature: Signature) -> Columns:
-    """rows: with the features' columns, as a DataFrame."""
-    return {
-        feature.name: feature.array(
-            rows[feature.name].astype(object).where(rows[feature.name].notna(), None).tolist()
-        )
-        for feature in signature.features
-    }
-
-
 def usual_rows(model: Any) -> Any:
     """A row made of what the model itself knows: a category of each encoder, text where text is
     taken apart, else 0. Raises PackError where it does not know enough.
     """
     if takes_text(model):
         return pd.DataFrame({"text": ["text"]})
-    names = _fitted_names(model, [])
+    names = fitted_names(model, [])
     if names is None:
         width = getattr(model, "n_features_in_", None)
         if width is None:
@@ -180,7 +77,7 @@ def usual_rows(model: Any) -> Any:
 
 def _has_categories_of_its_own(model: Any) -> bool:
     """A booster that ends it, which has them as pandas' categories or as columns of text."""
-    model = _final(model)
+    model = final_step(model)
     if hasattr(model, "get_cat_feature_indices"):
         return bool(model.get_cat_feature_indices())
     if hasattr(model, "get_booster"):
@@ -198,12 +95,6 @@ def text_categories(model: Any) -> dict[str, tuple[Scalar, ...] | None]:
         for name, categories in known.categories.items()
         if categories and all(isinstance(value, str) for value in categories)
     }
-
-
-def text_classes(model: Any) -> tuple[Scalar, ...]:
-    """The labels that the model knows, where they are text."""
-    classes = np.asarray(getattr(model, "classes_", ()), dtype=object).tolist()
-    return tuple(classes) if all(isinstance(label, str) for label in classes) else ()
 
 
 def _known(model: Any, names: list[str]) -> "_Knowledge":
@@ -433,85 +324,3 @@ def _typical(present: Any, kind: str, categories: tuple[Scalar, ...] | None) -> 
         values: list[Scalar] = np.quantile(numbers, [0.5, 0.25, 0.75], method="nearest").tolist()
         return tuple(int(value) for value in values) if kind == "integer" else tuple(values)
     return tuple(present.astype(object).value_counts().index[:3].tolist())
-
-
-def targets_of(model: Any, inputs: Any, target: Any | None) -> tuple[Target, ...]:
-    """inputs: rows as the model takes them; what it answers shows how many outputs it has.
-    target: the sample's target, whose column names name several outputs.
-    """
-    if not hasattr(model, "predict") and hasattr(model, "transform"):
-        return _transformed(model, inputs)
-    if hasattr(model, "predict") and is_outlier_detector(model):
-        has_score = hasattr(model, "decision_function") or hasattr(model, "score_samples")
-        return (Target(kind="classes", classes=(-1, 1), has_score=has_score),)
-    if hasattr(model, "predict") and (is_clusterer(model) or _mixed(model)):
-        has_proba = hasattr(model, "predict_proba")
-        return (Target(kind="classes", classes=_groups(model), has_proba=has_proba),)
-    if not (is_classifier(model) or is_regressor(model)):
-        raise PackError(
-            f"Expected a classifier, a regressor, a clusterer, an outlier detector or a "
-            f"transformer, got {type(model).__name__}, which has no predict and no transform for "
-            "new rows, or does not say by its tags what it is."
-        )
-    predicted = np.asarray(model.predict(inputs))
-    width = 1 if predicted.ndim == 1 else predicted.shape[1]
-    names = _names(target, width)
-    if is_regressor(model):
-        return tuple(Target(name=name, kind="number") for name in names)
-    classes = model.classes_ if isinstance(model.classes_, list) else [model.classes_]
-    if len(classes) != width:
-        raise PackError(
-            f"{type(model).__name__} answers {width} labels at once with one list of classes; "
-            "fit a MultiOutputClassifier, which has classes and probabilities for each."
-        )
-    has_proba = hasattr(model, "predict_proba")
-    return tuple(
-        Target(name=name, kind="classes", classes=_labels(values), has_proba=has_proba)
-        for name, values in zip(names, classes, strict=True)
-    )
-
-
-def _transformed(model: Any, inputs: Any) -> tuple[Target, ...]:
-    transformed = model.transform(inputs)
-    width = transformed.shape[1] if transformed.ndim > 1 else 1
-    try:
-        names = [str(name) for name in model.get_feature_names_out()]
-    except (AttributeError, ValueError, TypeError):  # a step of the user's may have none
-        names = []
-    if len(names) != width:
-        names = [f"output_{i}" for i in range(width)]
-    return tuple(Target(name=name, kind="number") for name in names)
-
-
-def _groups(model: Any) -> tuple[Label, ...]:
-    """The places of clusters."""
-    final = _final(model)
-    centres = getattr(final, "cluster_centers_", None)
-    if _mixed(model):
-        return tuple(range(final.n_components))
-    if centres is None:
-        raise PackError(f"{type(final).__name__} keeps no centres that say how many clusters are.")
-    return tuple(range(len(centres)))
-
-
-def _mixed(model: Any) -> bool:
-    """A mixture of distributions, each of which is a cluster."""
-    return type(_final(model)).__name__ in ("GaussianMixture", "BayesianGaussianMixture")
-
-
-def _final(model: Any) -> Any:
-    while hasattr(model, "steps"):
-        model = model.steps[-1][1]
-    return model
-
-
-def _labels(classes: Any) -> tuple[Any, ...]:
-    return tuple(np.asarray(classes).tolist())
-
-
-def _names(target: Any | None, width: int) -> list[str]:
-    if width == 1:
-        return [""]
-    if isinstance(target, pd.DataFrame) and target.shape[1] == width:
-        return [str(name) for name in target.columns]
-    return [f"output_{i}" for i in range(width)]

@@ -26,13 +26,14 @@ from tabserve.declaration import Declaration, Declared
 from tabserve.errors import OperatorError, PackError
 from tabserve.feature import Unknown
 from tabserve.golden import golden_rows
-from tabserve.inference import text_categories, text_classes, with_types
+from tabserve.inference import text_categories, with_types
 from tabserve.originals import Original
 from tabserve.originals.estimator import Estimator
 from tabserve.originals.function import Function
 from tabserve.originals.onnx_model import OnnxModel
 from tabserve.output import Label, Output, Renderer, Target
 from tabserve.signature import Feature, Signature
+from tabserve.targets import text_classes
 
 logger = logging.getLogger("tabserve")
 

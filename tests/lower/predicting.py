@@ -8,11 +8,13 @@ import pandas as pd
 
 from tabserve.engines.native import exactness_of
 from tabserve.engines.onnx import OnnxEngine
-from tabserve.inference import layout_of, model_input, signature_of, targets_of
+from tabserve.inference import signature_of
 from tabserve.lower import INPUT, PREDICTORS, TRANSFORMERS, input_matrix, lower
 from tabserve.lower.lowering import Lowering
 from tabserve.output import Target
 from tabserve.parity import columns_of, in_batches
+from tabserve.sample import layout_of, model_input
+from tabserve.targets import targets_of
 from tabserve.types import Columns, Outputs
 
 BATCH_SIZES = (7, 64)

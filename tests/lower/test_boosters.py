@@ -17,10 +17,11 @@ from sklearn.preprocessing import MinMaxScaler, OneHotEncoder, StandardScaler
 from xgboost import XGBClassifier, XGBRegressor, XGBRFClassifier, XGBRFRegressor
 
 from tabserve.engines.onnx import OnnxEngine
-from tabserve.inference import signature_of, targets_of
+from tabserve.inference import signature_of
 from tabserve.lower import CannotLower, lower
 from tabserve.output import Renderer
 from tabserve.parity import in_batches
+from tabserve.targets import targets_of
 from tabserve.types import Columns, Outputs
 
 NAMES = list("abcdef")

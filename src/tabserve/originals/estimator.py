@@ -12,7 +12,9 @@ from tabserve.engines import native
 from tabserve.errors import MissingExtra, PackError
 from tabserve.feature import Unknown
 from tabserve.output import Label, Target
+from tabserve.sample import layout_of, model_input
 from tabserve.signature import Signature
+from tabserve.targets import targets_of
 from tabserve.types import Engine, Outputs, Parts
 
 try:
@@ -41,13 +43,13 @@ class Estimator:
         self._format = format
         self._own = own
         self._classes = None if classes is None else tuple(classes)
-        self._layout = inference.layout_of(model, data)
+        self._layout = layout_of(model, data)
         self.name_of_type = _model_type(model)
         self.lowerable = model
         self.exactness = native.exactness_of(model)
 
     def rows(self, data: Any) -> Any:
-        return inference.model_input(self._model, data)
+        return model_input(self._model, data)
 
     def usual_rows(self) -> Any:
         return inference.usual_rows(self._model)
@@ -58,7 +60,7 @@ class Estimator:
         return inference.signature_of(self._model, rows, self._layout, unknown, extra_fields)
 
     def targets(self, rows: Any, target: Any | None) -> tuple[Target, ...]:
-        found = inference.targets_of(self._model, self._as_taken(rows.iloc[:1]), target)
+        found = targets_of(self._model, self._as_taken(rows.iloc[:1]), target)
         return found if self._classes is None else (_named(self._model, found, self._classes),)
 
     @contextmanager

@@ -13,6 +13,7 @@ from tabserve.engines.function import FunctionEngine, callable_of
 from tabserve.errors import BadModelOutput, PackError
 from tabserve.feature import Unknown
 from tabserve.output import Target
+from tabserve.sample import columns_of, framed
 from tabserve.signature import Signature
 from tabserve.types import Engine, Outputs, Parts
 
@@ -46,7 +47,7 @@ class Function:
         return cls(f"{found.__module__}:{name}", found)
 
     def rows(self, data: Any) -> Any:
-        rows = data if isinstance(data, pd.DataFrame) else inference.framed(data)
+        rows = data if isinstance(data, pd.DataFrame) else framed(data)
         if len(rows) == 0:
             raise PackError("The sample data has no rows.")
         return rows.rename(columns=str)
@@ -64,7 +65,7 @@ class Function:
         signature = self.signature(rows, {}, "refuse")
         engine = FunctionEngine(self._function, signature, (), {})
         try:
-            answers = engine.answers(inference.columns_of(rows, signature))
+            answers = engine.answers(columns_of(rows, signature))
         except BadModelOutput as error:
             raise PackError(f"{self.spec} cannot be packed. {error}") from None
         return tuple(_target(name, values) for name, values in answers.items())
@@ -76,7 +77,7 @@ class Function:
         return FunctionEngine(self._function, signature, targets, parts)
 
     def outputs(self, engine: Engine, rows: Any) -> Outputs:
-        return engine.predict(inference.columns_of(rows, self.signature(rows, {}, "refuse")))
+        return engine.predict(columns_of(rows, self.signature(rows, {}, "refuse")))
 
     def files(self) -> dict[ModelFormat, bytes]:
         return {}

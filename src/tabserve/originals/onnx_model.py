@@ -18,6 +18,7 @@ from tabserve.engines.onnx_model import (
 from tabserve.errors import ArtifactError, MissingExtra, PackError, WrongFormat
 from tabserve.feature import Unknown
 from tabserve.output import Label, Target
+from tabserve.sample import columns_of, framed
 from tabserve.signature import Feature, Signature
 from tabserve.types import Array, Engine, Outputs, Parts
 
@@ -59,7 +60,7 @@ class OnnxModel:
 
     def rows(self, data: Any) -> Any:
         """By name where each column has its input; a whole table as it stands."""
-        rows = data if isinstance(data, pd.DataFrame) else inference.framed(data)
+        rows = data if isinstance(data, pd.DataFrame) else framed(data)
         names = [one.name for one in self._inputs_by_column()]
         missing = [name for name in names if name not in rows.columns]
         if missing:
@@ -104,7 +105,7 @@ class OnnxModel:
     def targets(self, rows: Any, target: Any | None) -> tuple[Target, ...]:
         signature = self.signature(rows, {}, "refuse")
         engine = OnnxModelEngine(self._content, signature, (), {}, self._file_name)
-        found = engine.run(inference.columns_of(rows, signature))
+        found = engine.run(columns_of(rows, signature))
         if self._roles.label is None:
             return self._numbers(found, target)
         labels = np.asarray(found[self._roles.label]).reshape(-1)
@@ -152,7 +153,7 @@ class OnnxModel:
         return OnnxModelEngine(self._content, signature, targets, parts, self._file_name)
 
     def outputs(self, engine: Engine, rows: Any) -> Outputs:
-        return engine.predict(inference.columns_of(rows, self.signature(rows, {}, "refuse")))
+        return engine.predict(columns_of(rows, self.signature(rows, {}, "refuse")))
 
     def files(self) -> dict[ModelFormat, bytes]:
         return {"onnx": self._content}
