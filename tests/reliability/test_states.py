@@ -192,7 +192,8 @@ class Server(RuleBasedStateMachine):
 
 
 @pytest.fixture
-def machine(store: Path) -> Iterator[type[Server]]:
+def machine(store: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Server]]:
+    monkeypatch.setattr(auth, "_LOOK_S", 0.0)  # no step waits until the keys are read again
     Server.store = store
     yield Server
 
