@@ -143,3 +143,11 @@ def test_a_model_file_that_is_no_skops_file_is_untrusted(models: Path) -> None:
     edit_manifest(folder, lambda manifest: manifest.update(engine="native", lowered=None))
     with pytest.raises(UntrustedModel, match="no skops file"):
         load(Artifact(folder))
+
+
+def test_what_loads_lets_others_go_first_after_each_row(repository: Path) -> None:
+    artifact, pauses = find(repository), []
+
+    load(artifact, pause=lambda: pauses.append(None))
+
+    assert len(pauses) == len(artifact.golden().rows) > 1

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar
@@ -33,6 +34,9 @@ T = TypeVar("T")
 # So often the folders are looked at. What is found is acted on once it was the same twice, so that
 # a version that is being copied is not taken for a broken one.
 _POLL_S = 0.5
+
+# A version that is loaded beside requests rests so long after each row that it computes.
+_PAUSE_S = 0.0005
 
 Make = Callable[[Artifact, str], ServedModel]
 
@@ -452,9 +456,11 @@ class Models:
         self._put(replace(named, opened=MappingProxyType({**named.opened, version: model})))
 
     def _candidate(self, name: str, folder: Path, version: str) -> ServedModel:
-        """One that is about to be loaded."""
+        """One that is about to be loaded, and lets requests go first meanwhile."""
         logger.info("%s %s is being loaded", name, version)
-        return self._make(artifact_of(folder, version, name), name)
+        model = self._make(artifact_of(folder, version, name), name)
+        model.pause = partial(time.sleep, _PAUSE_S)
+        return model
 
     def _made(self, named: Named, version: str) -> ServedModel:
         return self._make(artifact_of(named.folder, version, named.name), named.name)

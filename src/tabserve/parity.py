@@ -1,7 +1,7 @@
 """Parity: does an engine give the original model's outputs, in its exactness class?"""
 
 import platform
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -155,17 +155,19 @@ def prove(
     exactness: Exactness,
     batch_sizes: Iterable[int],
     tolerance: float | None = None,
+    pause: Callable[[], None] = lambda: None,
 ) -> float:
     """Compute the golden rows in batches of each size; gives back the largest difference. Single
     rows are computed as requests bring them, which engines have ways of their own for.
 
+    pause: called after each single row, for those who wait for the interpreter.
     Raises NotReproduced, naming the row, unless all outputs are in the exactness class.
     """
     columns = columns_of(signature, golden.rows)
     largest = 0.0
     for size in batch_sizes:
         if size == 1:
-            found = _alone(engine, signature, golden.rows, columns)
+            found = _alone(engine, signature, golden.rows, columns, pause)
         else:
             found = in_batches(engine, columns, size)
         comparison = compare(golden.outputs, found, exactness, tolerance=tolerance)
@@ -176,7 +178,11 @@ def prove(
 
 
 def _alone(
-    engine: Engine, signature: Signature, rows: list[dict[str, Any]], columns: Columns
+    engine: Engine,
+    signature: Signature,
+    rows: list[dict[str, Any]],
+    columns: Columns,
+    pause: Callable[[], None],
 ) -> Outputs:
     """Plain values where those of the row may go to the model as they are, else arrays."""
     parts = []
@@ -185,6 +191,7 @@ def _alone(
         array = rows_of(columns, slice(place, place + 1))
         values: Values = plain if signature.admits(plain) else array
         parts.append(engine.predict(values))
+        pause()
     return concatenate(parts)
 
 

@@ -167,15 +167,20 @@ def identity(version: Path) -> tuple[tuple[str, int, int, int], ...]:
 
 
 def load(
-    artifact: Artifact, *, allow_pickle: bool = False, allow_code: bool = False, workers: int = 1
+    artifact: Artifact,
+    *,
+    allow_pickle: bool = False,
+    allow_code: bool = False,
+    workers: int = 1,
+    pause: Callable[[], None] = lambda: None,
 ) -> LoadedModel:
     """Load the model, warm it and prove it on its golden rows.
 
     allow_code: to run the user's own modules, which the artefact carries or names.
-    workers: processes that share this machine's CPUs.
+    workers: processes that share this machine's CPUs. pause: called again and again meanwhile.
     Raises ArtifactError (altered file), UntrustedModel, NotReproduced, MissingExtra.
     """
-    return _tried(artifact, _engine(artifact, allow_pickle, allow_code, workers))
+    return _tried(artifact, _engine(artifact, allow_pickle, allow_code, workers), pause)
 
 
 def preload(
@@ -222,7 +227,9 @@ def _engine(artifact: Artifact, allow_pickle: bool, allow_code: bool, workers: i
     return _graph(artifact, parts, workers)
 
 
-def _tried(artifact: Artifact, engine: Engine) -> LoadedModel:
+def _tried(
+    artifact: Artifact, engine: Engine, pause: Callable[[], None] = lambda: None
+) -> LoadedModel:
     """The engine, warm and proven."""
     manifest = artifact.manifest
     if manifest.parity.unproven:
@@ -234,7 +241,7 @@ def _tried(artifact: Artifact, engine: Engine) -> LoadedModel:
         )
         return LoadedModel(manifest, engine, 0.0)
     golden = artifact.golden()
-    difference = _proven(engine, manifest, golden)
+    difference = _proven(engine, manifest, golden, pause)
     _give_memory_back()
     inline_rows = int(_INLINE_S / _row_s(engine, manifest, golden)) if engine.reentrant else 0
     return LoadedModel(manifest, engine, difference, inline_rows)
@@ -331,11 +338,13 @@ def _row_s(engine: Engine, manifest: Manifest, golden: GoldenRows) -> float:
     return min(samples)
 
 
-def _proven(engine: Engine, manifest: Manifest, golden: GoldenRows) -> float:
+def _proven(
+    engine: Engine, manifest: Manifest, golden: GoldenRows, pause: Callable[[], None]
+) -> float:
     """As `_prove`, and says which libraries are of other versions than when it was packed."""
     others = ", ".join(libraries.others(manifest))
     try:
-        difference = _prove(engine, manifest, golden)
+        difference = _prove(engine, manifest, golden, pause)
     except NotReproduced as error:
         raise NotReproduced(
             f"{error} Other versions: {others}." if others else str(error)
@@ -346,14 +355,16 @@ def _proven(engine: Engine, manifest: Manifest, golden: GoldenRows) -> float:
     return difference
 
 
-def _prove(engine: Engine, manifest: Manifest, golden: GoldenRows) -> float:
+def _prove(
+    engine: Engine, manifest: Manifest, golden: GoldenRows, pause: Callable[[], None]
+) -> float:
     if not golden.rows:
         raise ArtifactError(f"{GOLDEN} has no rows, so the model cannot be proven.")
     report = manifest.parity
     sizes = [1, len(golden.rows)] if report.joinable else [len(golden.rows)]
     with _graph_refused() if engine.name == "onnx" else nullcontext():
         return parity.prove(
-            engine, manifest.signature, golden, report.exactness, sizes, report.tolerance
+            engine, manifest.signature, golden, report.exactness, sizes, report.tolerance, pause
         )
 
 

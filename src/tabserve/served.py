@@ -77,6 +77,7 @@ class ServedModel:
         }
         self.on_refused = on_refused
         self.on_ready: Callable[[], None] = lambda: None
+        self.pause: Callable[[], None] = lambda: None  # while it is loaded, again and again
         self._answered = metrics.predictions.labels(self.manifest.name, self.manifest.version)
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
@@ -238,7 +239,9 @@ class ServedModel:
 
     def _load(self) -> None:
         try:
-            finish = self._finish or partial(repository.load, self._artifact, **self._loading)
+            finish = self._finish or partial(
+                repository.load, self._artifact, pause=self.pause, **self._loading
+            )
             loaded = finish()
         except Exception as error:  # noqa: BLE001 - kept, and told to whoever waits
             self._refusal = error
