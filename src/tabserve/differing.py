@@ -98,7 +98,7 @@ def _told(artifact: Artifact) -> dict[str, str]:
 
 
 def _answers(
-    whose: Literal["first", "second"], given: Artifact, other: Artifact, options: dict[str, bool]
+    whose: Literal["first", "second"], given: Artifact, other: Artifact, options: dict[str, Any]
 ) -> Answers:
     try:
         golden = given.golden()
