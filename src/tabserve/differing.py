@@ -1,6 +1,6 @@
 """`tabserve diff`: what is another in one artefact than in the other."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
