@@ -149,11 +149,12 @@ def test_what_was_measured_and_the_imports_of_a_pickle_are_told(pickled: Path) -
 
 @here
 def test_a_graph_costs_each_further_worker_less(folder: Path) -> None:
-    measured = check(str(folder)).measured
+    report = check(str(folder))
+    measured = report.measured
     assert measured is not None
     assert measured.forked_mib is not None and measured.worker_mib is not None
     assert 0 < measured.forked_mib < measured.worker_mib
-    memory = findings(folder)["memory"].text
+    (memory,) = (found.text for found in report.findings if found.subject == "memory")
     assert memory.endswith(f"shares most of it and adds at least {measured.forked_mib:.0f} MiB")
 
 
