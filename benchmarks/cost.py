@@ -21,9 +21,10 @@ from sklearn.ensemble import RandomForestClassifier
 from benchmarks.tables import figure, show
 from benchmarks.timing import call_s, in_turns, ratio
 from tabserve.engines.onnx import OnnxEngine
-from tabserve.inference import signature_of, targets_of
+from tabserve.inference import signature_of
 from tabserve.lower import lower
 from tabserve.output import Output, Renderer
+from tabserve.targets import targets_of
 
 TREES = (10, 30, 100, 300, 1000)
 FEATURES = (4, 20, 100, 500)
