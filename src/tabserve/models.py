@@ -215,7 +215,7 @@ class Models:
         named = self.named[name]
         if version == named.version:
             return named.live
-        return named.opened.get(version) or self._made(named, version)
+        return named.opened.get(version) or self._made(name, named.folder, version)
 
     def refresh(self, name: str | None = None, *, again: bool = False) -> None:
         """Look at the folders, and make live what is to be. For the thread of this object.
@@ -445,7 +445,7 @@ class Models:
         if version == named.version or version in named.opened:
             return
         try:
-            model = self._made(named, version)
+            model = self._made(name, named.folder, version)
             model.wait()
         except Exception as error:  # noqa: BLE001 - told to those who ask for it
             logger.error("%s %s cannot be served: %s", name, version, refusal_sentence(error))
@@ -456,14 +456,15 @@ class Models:
         self._put(replace(named, opened=MappingProxyType({**named.opened, version: model})))
 
     def _candidate(self, name: str, folder: Path, version: str) -> ServedModel:
-        """One that is about to be loaded, and lets requests go first meanwhile."""
+        """One that is about to be loaded."""
         logger.info("%s %s is being loaded", name, version)
+        return self._made(name, folder, version)
+
+    def _made(self, name: str, folder: Path, version: str) -> ServedModel:
+        """One that lets requests go first while it is loaded."""
         model = self._make(artifact_of(folder, version, name), name)
         model.pause = partial(time.sleep, _PAUSE_S)
         return model
-
-    def _made(self, named: Named, version: str) -> ServedModel:
-        return self._make(artifact_of(named.folder, version, named.name), named.name)
 
     def _put(self, named: Named) -> None:
         self.named = {**self.named, named.name: named}
