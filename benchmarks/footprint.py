@@ -22,6 +22,7 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks import servers
+from benchmarks.memory import Memory, memory, tree
 from benchmarks.tables import figure, show
 from benchmarks.timing import in_turns
 from examples.churn import data, train
@@ -36,14 +37,6 @@ _POLL_S = 0.005
 _PIPS_OWN = ("pip", "setuptools", "pkg_resources", "_distutils_hack", "distutils-precedence.pth")
 
 Lines = list[list[str]]  # what, measured, at most, aim
-
-
-@dataclass(frozen=True)
-class Memory:
-    """MiB of one process."""
-
-    rss: float
-    pss: float
 
 
 def main(words: list[str] | None = None) -> None:
@@ -152,14 +145,7 @@ def processes(server: Server, workers: int) -> list[Memory]:
         server.wait_for_workers(workers)
         for _ in range(_REQUESTS):
             server.answers()
-        children = Path(f"/proc/{process}/task/{process}/children").read_text().split()
-        return [_of_process(int(one)) for one in (process, *children)]
-
-
-def _of_process(process: int) -> Memory:
-    lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()[1:]
-    kib = {name: int(rest.split()[0]) for name, _, rest in (line.partition(":") for line in lines)}
-    return Memory(rss=kib["Rss"] / 1024, pss=kib["Pss"] / 1024)
+        return [memory(each) for each in tree(process)]
 
 
 def _installed(folder: Path) -> tuple[Path, Lines]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks import slow_model
+from benchmarks.memory import memory, most_resident_mib
 from benchmarks.servers import free_port, started, tabserve, wait
 from benchmarks.tables import figure, show
 from benchmarks.traffic import Answer, Client, run
@@ -48,7 +49,7 @@ async def measured(url: str, pid: int, duration_s: float) -> Figures:
     before_s = await _one_at_a_time(client)
     peak = await client.steadily("/predict", slow_model.RECORD, 2 * CAPACITY, duration_s)
     await asyncio.sleep(DEADLINE_S)
-    resident = _resident_mib(pid)
+    resident = memory(pid).rss
     over = await client.steadily("/predict", slow_model.RECORD, 10 * CAPACITY, duration_s)
     await asyncio.sleep(LATER_S)
     ready = await client.get("/ready")
@@ -65,7 +66,7 @@ async def measured(url: str, pid: int, duration_s: float) -> Figures:
         before_s=before_s,
         after_s=await _one_at_a_time(client),
         is_ready=ready.status == 200,
-        grown_mib=_most_mib(pid) - resident,
+        grown_mib=most_resident_mib(pid) - resident,
     )
     await client.close()
     return figures
@@ -81,21 +82,6 @@ def _goodput(answers: list[Answer]) -> float:
     """By the server's own clock, which says 504 or 503 to whom it answers too late."""
     n_answered = [answer.status for answer in answers].count(200)
     return n_answered / max(answer.sent_at + answer.s - answers[0].sent_at for answer in answers)
-
-
-def _resident_mib(pid: int) -> float:
-    return _status_mib(pid, "VmRSS")
-
-
-def _most_mib(pid: int) -> float:
-    return _status_mib(pid, "VmHWM")
-
-
-def _status_mib(pid: int, name: str) -> float:
-    for line in Path("/proc", str(pid), "status").read_text().splitlines():
-        if line.startswith(name + ":"):
-            return int(line.split()[1]) / 1024
-    raise ValueError(name)
 
 
 def main() -> None:

@@ -23,6 +23,7 @@ from sklearn.tree import DecisionTreeRegressor
 
 import tabserve
 from benchmarks import servers, swaps, wrk
+from benchmarks.memory import memory
 from benchmarks.tables import figure, show
 from benchmarks.timing import in_turns, ratio
 from examples.churn import data, train
@@ -96,11 +97,6 @@ class Server:
         )
         urllib.request.urlopen(request, timeout=_PATIENCE_S).close()
 
-    def rss_mib(self) -> float:
-        status = Path(f"/proc/{self.pid}/status").read_text()
-        (kib,) = (line.split()[1] for line in status.splitlines() if line.startswith("VmRSS"))
-        return int(kib) / 1024
-
 
 def _switches(folder: Path, row: dict[str, object], loads: int, reloads: int) -> Lines:
     body = json.dumps(row).encode()
@@ -110,10 +106,10 @@ def _switches(folder: Path, row: dict[str, object], loads: int, reloads: int) ->
                 time.sleep(_QUIET_S)
                 server.do("promote", version=f"{2 - i % 2}.0.0")
         found = swaps.loads(server.log)
-        memory = []
+        resident = []
         for i in range(reloads):
             server.do("promote", version=f"{2 - i % 2}.0.0")
-            memory.append(server.rss_mib())
+            resident.append(memory(server.pid).rss)
     before, during = swaps.medians_ms(clients.samples, found)
     failed = sum(status != 200 for _, _, status in clients.samples)
     return [
@@ -121,8 +117,8 @@ def _switches(folder: Path, row: dict[str, object], loads: int, reloads: int) ->
         ["while a version is loaded, ms", figure(statistics.median(during)), ""],
         ["  ratio", figure(ratio(during, before)), "1.5"],
         [f"requests that failed of {len(clients.samples):,}", str(failed), "0"],
-        ["memory after the first reload, MiB", figure(memory[0]), ""],
-        [f"  after {reloads}, more by MiB", figure(memory[-1] - memory[0]), "20"],
+        ["memory after the first reload, MiB", figure(resident[0]), ""],
+        [f"  after {reloads}, more by MiB", figure(resident[-1] - resident[0]), "20"],
     ]
 
 
@@ -159,7 +155,7 @@ def _many(folder: Path, n_models: int) -> Lines:
     with Server(folder / "many").running() as server:
         return [
             [f"start to ready of {n_models} small models, s", figure(server.ready_s), "5"],
-            ["  memory, RSS, MiB", figure(server.rss_mib()), "300"],
+            ["  memory, RSS, MiB", figure(memory(server.pid).rss), "300"],
         ]
 
 

@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 import tabserve
 from benchmarks import tables
+from benchmarks.memory import memory, tree
 from examples.churn import data, train
 
 # Rows to a row group, and of which there are different ones: making them takes longer than scoring.
@@ -105,36 +106,20 @@ def run(command: list[str]) -> tuple[float, float, float]:
     """
     began, used = time.perf_counter(), _cpu_s()
     process = subprocess.Popen(command, env=os.environ | {"PYTHONPATH": str(Path.cwd())})
-    peak = 0
+    peak = 0.0
     while process.poll() is None:
-        peak = max(peak, sum(map(_pss, _tree(process.pid))))
+        peak = max(peak, sum(memory(each).pss for each in tree(process.pid)))
         time.sleep(_LOOK_EVERY_S)
     seconds = time.perf_counter() - began
     assert process.returncode == 0
     print(f"{command[2]}: {seconds:.1f} s", flush=True)
-    return seconds, _cpu_s() - used, peak / 2**20
+    return seconds, _cpu_s() - used, peak
 
 
 def _cpu_s() -> float:
     """Of all processes that have ended, and of theirs."""
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     return usage.ru_utime + usage.ru_stime
-
-
-def _tree(pid: int) -> list[int]:
-    try:
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    except OSError:
-        return []
-    return [pid, *(below for child in children for below in _tree(int(child)))]
-
-
-def _pss(pid: int) -> int:
-    try:
-        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    except OSError:
-        return 0
-    return sum(1024 * int(line.split()[1]) for line in lines if line.startswith("Pss:"))
 
 
 if __name__ == "__main__":

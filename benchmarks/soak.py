@@ -9,14 +9,13 @@ import argparse
 import itertools
 import os
 import statistics
-import subprocess
 import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,15 +26,15 @@ import orjson
 from rich.console import Console
 from rich.progress import Progress
 
-from benchmarks import servers
-from benchmarks.reload import another
+from benchmarks.memory import memory, tree
+from benchmarks.reload import Server, another
 from benchmarks.tables import figure, show
 from examples.churn import data, train
 from tabserve import repository
 from tabserve.auth import add_key
 
 _PATIENCE_S = 60.0
-# One after the other, so that the server's share of the CPUs stays the same throughout.
+# Each asks one request after the other.
 _CLIENTS = 4
 _PAUSE_S = 0.002  # between two requests of a client: this is no load test
 
@@ -149,13 +148,15 @@ def soak(
     asked = kinds(repository.find(name).golden().rows)
     key = add_key(folder / "keys", "soak", "admin")
     report = Report()
+    flags = ["--workers", str(workers), "--supervise", "--keys", str(folder / "keys")]
+    flags += ["--log", str(folder / "log"), "--rate-limit", "100000000/minute"]
     with (
-        _server(folder, workers) as (server, url, admin),
+        Server(folder / "models").running(*flags) as server,
         ThreadPoolExecutor(_CLIENTS + 1) as pool,
     ):
         done = threading.Event()
-        clients = [pool.submit(_ask, url, key, asked, i, done) for i in range(_CLIENTS)]
-        operator = pool.submit(_reload, admin, key, reload_every_s, done)
+        clients = [pool.submit(_ask, server.url, key, asked, i, done) for i in range(_CLIENTS)]
+        operator = pool.submit(_reload, server.admin, key, reload_every_s, done)
         try:
             began = time.monotonic()
             while (now := time.monotonic() - began) < seconds:
@@ -171,22 +172,6 @@ def soak(
             report.answers += client.result(_PATIENCE_S)
         report.reloads = operator.result(_PATIENCE_S)
     return report
-
-
-@contextmanager
-def _server(folder: Path, workers: int) -> Iterator[tuple["subprocess.Popen[bytes]", str, str]]:
-    """The process, its address and that of the admin port, once it is ready."""
-    port, admin = servers.free_port(), servers.free_port()
-    words = servers.tabserve(str(folder / "models"), "--admin-port", str(admin))
-    words += ["--workers", str(workers), "--supervise", "--keys", str(folder / "keys")]
-    words += ["--log", str(folder / "log"), "--rate-limit", "100000000/minute"]
-    with (folder / "stderr").open("wb") as log, servers.started(words, port, stderr=log) as server:
-        url = f"http://127.0.0.1:{port}"
-        ends = time.monotonic() + _PATIENCE_S
-        while (folder / "stderr").read_text().count(" is ready after ") < workers:
-            assert server.poll() is None and time.monotonic() < ends
-            time.sleep(0.05)
-        yield server, url, f"http://127.0.0.1:{admin}"
 
 
 def _ask(
@@ -225,22 +210,13 @@ def _reload(admin: str, key: str, every_s: float, done: threading.Event) -> int:
 
 
 def _sample(pid: int, at_s: float) -> Sample:
-    pss = files = threads = 0
-    for each in (pid, *_children(pid)):
+    pss, files, threads = 0.0, 0, 0
+    for each in tree(pid):
+        pss += memory(each).pss
         with suppress(FileNotFoundError, ProcessLookupError):  # it ended meanwhile
-            process = Path("/proc") / str(each)
-            rollup = (process / "smaps_rollup").read_text().splitlines()
-            pss += next(int(line.split()[1]) for line in rollup if line.startswith("Pss:"))
-            files += len(os.listdir(process / "fd"))  # noqa: PTH208 - of as many it needs no Paths
-            threads += len(os.listdir(process / "task"))  # noqa: PTH208
-    return Sample(at_s, pss / 1024, files, threads)
-
-
-def _children(pid: int) -> list[int]:
-    with suppress(FileNotFoundError):
-        listed = Path(f"/proc/{pid}/task/{pid}/children").read_text()
-        return [int(word) for word in listed.split()]
-    return []
+            files += len(os.listdir(f"/proc/{each}/fd"))  # noqa: PTH208 - of as many it needs no Paths
+            threads += len(os.listdir(f"/proc/{each}/task"))  # noqa: PTH208
+    return Sample(at_s, pss, files, threads)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,8 @@ from sklearn.ensemble import RandomForestClassifier
 
 import tabserve
 from benchmarks import servers
-from benchmarks.footprint import Memory, Server, processes
+from benchmarks.footprint import Server, processes
+from benchmarks.memory import Memory
 from benchmarks.tables import figure, show
 from tabserve import repository
 
