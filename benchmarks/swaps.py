@@ -81,7 +81,9 @@ def main() -> None:
         await loop.run_in_executor(None, sys.stdin.readline)
 
     uvloop.run(run())
-    print(json.dumps(samples))
+    # Buffered whatever PYTHONUNBUFFERED says: an unbuffered stream may write a part in silence.
+    with open(sys.stdout.fileno(), "w", closefd=False) as told:
+        json.dump(samples, told)
 
 
 _LOADING = re.compile(r"(\S+ \S+) INFO tabserve: \S+ \S+ is being loaded")
