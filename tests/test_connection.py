@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tabserve import connection
+from tabserve import connection, exchange
 from tabserve.connection import Connection, Connections, Door
 from tabserve.errors import TooLarge
 from tabserve.exchange import Turn
@@ -182,6 +182,60 @@ async def test_one_of_several_clients_is_answered_with_the_others_at_the_turns_e
     assert wire.sent == b""
     await settled()
     assert len(answers(wire.sent)) == 1
+
+
+@pytest.mark.parametrize(
+    ("path", "n_clients", "is_awake"),
+    [("/echo", 1, True), ("/held", 1, False), ("/echo", 2, False)],
+)
+def test_the_loop_stays_awake_for_the_only_client_that_was_answered(
+    monkeypatch: pytest.MonkeyPatch, path: str, n_clients: int, is_awake: bool
+) -> None:
+    stayed: list[Turn] = []
+    monkeypatch.setattr(Turn, "stay_awake", lambda turn: stayed.append(turn))
+
+    async def ask() -> None:
+        server = Server()
+        wire = Wire(server.core)
+        for _ in range(1, n_clients):
+            wire.state.add(Wire(server.core).connection)
+        await wire.send(post(path=path))
+
+    asyncio.run(ask())
+    assert bool(stayed) == is_awake
+
+
+def test_the_loop_sleeps_again_when_nothing_has_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr(exchange, "monotonic", lambda: now)
+
+    class Loop:
+        def __init__(self) -> None:
+            self.due: list[Callable[[], None]] = []
+
+        def call_soon(self, function: Callable[[], None]) -> None:
+            self.due.append(function)
+
+        def turn(self) -> None:
+            due, self.due = self.due, []
+            for function in due:
+                function()
+
+    loop = Loop()
+    turn = Turn(loop)  # type: ignore[arg-type]
+    turn.stay_awake()
+    loop.turn()
+    now += exchange._AWAKE_S / 2
+    turn.stay_awake()
+    loop.turn()
+    now += exchange._AWAKE_S * 3 / 4  # since the first, but not since the last, it is over
+    loop.turn()
+    assert len(loop.due) == 1
+    now += exchange._AWAKE_S
+    loop.turn()
+    assert not loop.due
+    turn.stay_awake()
+    assert len(loop.due) == 1
 
 
 @on_a_wire

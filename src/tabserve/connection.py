@@ -168,6 +168,8 @@ class Connection(asyncio.Protocol):
         """Nothing else can come in this turn of the loop where there is no other connection."""
         if len(self._state.connections) == 1:
             self._turn.take()
+            if self._exchange is None:  # answered, and not waiting for a thread
+                self._turn.stay_awake()
         else:
             self._turn.soon()
 

@@ -1,10 +1,10 @@
 """Requests driven to their responses: by a thread that waits, or by an event loop that does not."""
 
 import asyncio
-import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
+from time import monotonic
 from typing import Any
 from weakref import ref
 
@@ -16,6 +16,9 @@ from tabserve.types import Computation, Pending, Request, Response
 # What is left to do of answered requests waits for so many of them, or for so long.
 _MOST_LEFT = 16
 _LEFT_S = 0.005
+# An only client that has its answer sends the next request within this, if it always asks again.
+# To be woken takes about as long as to compute an answer; not to sleep costs no more than that.
+_AWAKE_S = 50e-6
 
 
 def respond(core: Dispatcher, request: Request) -> Response:
@@ -33,7 +36,7 @@ def _responded(core: Dispatcher, request: Request) -> Response:
             (result,) = computed([awaited])
         else:
             with suppress(TimeoutError):
-                awaited.exception(timeout=max(0.0, request.deadline - time.monotonic()))
+                awaited.exception(timeout=max(0.0, request.deadline - monotonic()))
             result = _result(awaited)
         found = core.end(request, found, result)
     return found
@@ -53,6 +56,8 @@ class Turn:
         self._cores: set[Dispatcher] = set()  # that have something left to do
         self._n_answered = 0  # since they did
         self._timer: asyncio.TimerHandle | None = None
+        self._awake_until = 0.0
+        self._is_awake = False
 
     def begin(
         self, core: Dispatcher, request: Request, answered: Callable[[Response], None]
@@ -85,6 +90,19 @@ class Turn:
                 computations.append(computation)
         for exchange, result in zip(exchanges, computed(computations), strict=True):
             exchange.end(result)
+
+    def stay_awake(self) -> None:
+        """The loop looks for what comes next before it waits for it."""
+        self._awake_until = monotonic() + _AWAKE_S
+        if not self._is_awake:
+            self._is_awake = True
+            self._call_soon(self._look)
+
+    def _look(self) -> None:
+        if monotonic() < self._awake_until:
+            self._call_soon(self._look)
+        else:
+            self._is_awake = False
 
     def done(self, core: Dispatcher) -> None:
         """One of its requests was answered: it has something left to do, which is done for several
@@ -170,7 +188,7 @@ class Exchange:
     def _wait(self, future: "Future[Any]") -> None:
         self._awaited = future
         loop = asyncio.get_running_loop()
-        left_s = max(0.0, self._request.deadline - time.monotonic())
+        left_s = max(0.0, self._request.deadline - monotonic())
         self._timer = loop.call_later(left_s, self._resume)
 
         def done(_: "Future[Any]") -> None:
