@@ -13,14 +13,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tabserve import connection, exchange
+from tabserve.admission import Admission
 from tabserve.connection import Connection, Connections, Door
 from tabserve.errors import TooLarge
 from tabserve.exchange import Turn
 from tabserve.heads import KnownHeads
-from tabserve.http import Dispatcher, Route, json_response
+from tabserve.http import Dispatcher
 from tabserve.logs import RequestLog
 from tabserve.metrics import Metrics
 from tabserve.receiving import Bounds
+from tabserve.responses import json_response
+from tabserve.routing import Route
 from tabserve.types import Pending, Request, Response
 
 MAX_BODY = 100
@@ -125,9 +128,9 @@ class Server:
                 Route("GET", "/echo", self._echo),
                 Route("POST", "/held", lambda request: Pending(self.held, json_response)),
             ],
+            Admission(bounds=Bounds(max_body=MAX_BODY)),
             metrics=Metrics(),
             log=RequestLog("off"),
-            bounds=Bounds(max_body=MAX_BODY),
         )
 
     def _echo(self, request: Request) -> Response:

@@ -9,7 +9,8 @@ import pytest
 
 from tabserve import Service, auth
 from tabserve.exchange import respond
-from tabserve.http import Dispatcher, Route
+from tabserve.http import Dispatcher
+from tabserve.routing import Route
 from tabserve.types import Request
 from tests.serving import FRAMEWORKS, PATIENCE_S, client_of, settings
 

@@ -6,6 +6,7 @@ import json
 import logging
 import re
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
@@ -16,12 +17,15 @@ import orjson
 import pytest
 
 from tabserve import errors
+from tabserve.admission import Admission
 from tabserve.auth import Keys, add_key
 from tabserve.exchange import Exchange, Turn, respond
-from tabserve.http import Dispatcher, Route, error_response, json_response
+from tabserve.http import Dispatcher
 from tabserve.limits import RateLimiter
 from tabserve.logs import RequestLog
 from tabserve.metrics import Metrics
+from tabserve.responses import error_response, json_response
+from tabserve.routing import Route
 from tabserve.settings import Rate
 from tabserve.types import Computation, Pending, Request, Response
 
@@ -58,7 +62,12 @@ def asked(method: str = "GET", path: str = "/it", body: bytes = b"", **headers: 
 
 
 def dispatcher(
-    *handlers: Any, metrics: Metrics | None = None, log: RequestLog | None = None, **options: Any
+    *handlers: Any,
+    metrics: Metrics | None = None,
+    log: RequestLog | None = None,
+    deadline_s: float = 30.0,
+    clock: Callable[[], float] = time.monotonic,
+    **admission: Any,
 ) -> Dispatcher:
     """The first handler answers GET /it, the second, which is limited, POST /it."""
     routes = [
@@ -66,8 +75,14 @@ def dispatcher(
         for method, handler in zip(("GET", "POST"), handlers, strict=False)
     ]
     routes.append(Route("GET", "/open", lambda request: json_response("open"), public=True))
-    log = log or RequestLog("off")
-    return Dispatcher(routes, metrics=metrics or Metrics(), log=log, **options)
+    return Dispatcher(
+        routes,
+        Admission(**admission),
+        metrics=metrics or Metrics(),
+        log=log or RequestLog("off"),
+        deadline_s=deadline_s,
+        clock=clock,
+    )
 
 
 def told(response: Response) -> tuple[int, str, str]:

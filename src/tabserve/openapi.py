@@ -8,7 +8,7 @@ import orjson
 
 from tabserve import errors
 from tabserve.auth import HEADER
-from tabserve.http import Route
+from tabserve.routing import Route
 
 JSON = dict[str, Any]
 

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel
 
 from tabserve import openapi
+from tabserve.admission import Admission
 from tabserve.artifact import Artifact
 from tabserve.auth import Keys
 from tabserve.cors import Cors
 from tabserve.errors import InvalidSettings
 from tabserve.hosts import Hosts
-from tabserve.http import Dispatcher, Route
+from tabserve.http import Dispatcher
 from tabserve.importing import imported, request_classes
 from tabserve.limits import Limiter, RateLimiter
 from tabserve.logs import RequestLog
@@ -22,6 +23,7 @@ from tabserve.metrics import Metrics
 from tabserve.models import Models, Named
 from tabserve.protocols import admin, docs, models, records, status
 from tabserve.receiving import Bounds
+from tabserve.routing import Route
 from tabserve.served import ServedModel, refusal_sentence
 from tabserve.settings import PROCESS_SETTINGS, Rate, Settings
 
@@ -174,12 +176,9 @@ class Service:
                 assert self._log is not None
                 self._admin_dispatcher = Dispatcher(
                     self._admin_routes(),
+                    self._admission(),
                     metrics=self.metrics,
                     log=self._log,
-                    keys=self._keys,
-                    key_tries=self._key_tries,
-                    hosts=Hosts(self.settings.allowed_hosts),
-                    bounds=self._bounds(),
                     deadline_s=self.settings.deadline,
                 )
         return self._admin_dispatcher
@@ -204,16 +203,21 @@ class Service:
             self._key_tries = self._limiter_of(settings.key_tries, "key_tries")
         return Dispatcher(
             self._routes(),
+            self._admission(self._limiter()),
             metrics=self.metrics,
             log=self._log,
+            cors=Cors(settings.cors_origins) if settings.cors_origins else None,
+            deadline_s=settings.deadline,
+        )
+
+    def _admission(self, limiter: Limiter | None = None) -> Admission:
+        return Admission(
             keys=self._keys,
             key_tries=self._key_tries,
-            limiter=self._limiter(),
-            counts_rows=settings.rate_limit_counts == "rows",
-            cors=Cors(settings.cors_origins) if settings.cors_origins else None,
-            hosts=Hosts(settings.allowed_hosts),
+            limiter=limiter,
+            counts_rows=self.settings.rate_limit_counts == "rows",
+            hosts=Hosts(self.settings.allowed_hosts),
             bounds=self._bounds(),
-            deadline_s=settings.deadline,
         )
 
     def _bounds(self) -> Bounds:

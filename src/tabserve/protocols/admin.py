@@ -7,8 +7,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tabserve import releases
 from tabserve.errors import Conflict, InvalidInput, OperatorError
-from tabserve.http import ADMIN, JSON_TYPE, Route, json_response
 from tabserve.models import Models
+from tabserve.responses import json_response
+from tabserve.routing import ADMIN, JSON_TYPE, Route
 from tabserve.strict import strictly_parsed
 from tabserve.types import Handler, Pending, Request, Response
 

@@ -10,7 +10,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from tabserve.http import Route, json_response
+from tabserve.responses import json_response
+from tabserve.routing import Route
 from tabserve.types import Handler, Request, Response
 
 _CONTENT_TYPES = {".js": "text/javascript", ".css": "text/css", ".png": "image/png"}

@@ -5,11 +5,12 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from tabserve.errors import ModelNotReady, NotFound
-from tabserve.http import PREDICT, Route, json_response
 from tabserve.metrics import Metrics
 from tabserve.models import Models, Named
 from tabserve.openapi import error_answer
+from tabserve.responses import json_response
 from tabserve.rollout import has_labels
+from tabserve.routing import PREDICT, Route
 from tabserve.served import ServedModel
 from tabserve.types import Handler, Pending, Request, Response
 

@@ -4,11 +4,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import parse_qsl
 
+from tabserve.admission import charged
 from tabserve.errors import BadRequest, InvalidInput, TabserveError
-from tabserve.http import JSON_TYPE, PREDICT, Route, charged, error_body, json_response, told
 from tabserve.openapi import PROBLEM
 from tabserve.output import Prediction
 from tabserve.predictor import Outcome
+from tabserve.responses import error_body, json_response, told
+from tabserve.routing import JSON_TYPE, PREDICT, Route
 from tabserve.served import ServedModel
 from tabserve.types import Pending, Request, Response
 

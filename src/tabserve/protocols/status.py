@@ -3,9 +3,10 @@
 from typing import Any
 
 from tabserve.errors import ModelNotReady
-from tabserve.http import METRICS, Route, json_response
 from tabserve.metrics import Metrics
 from tabserve.openapi import error_answer
+from tabserve.responses import json_response
+from tabserve.routing import METRICS, Route
 from tabserve.served import ServedModel
 from tabserve.types import Request, Response
 
