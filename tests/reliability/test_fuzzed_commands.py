@@ -45,7 +45,7 @@ def working_folder() -> Iterator[Path]:
 
 PATHS = [
     "empty.csv", "some.csv", "noise", "noise.joblib", "noise.skops", "noise.onnx", "folder",
-    "folder/1.0.0", "nowhere", "..", "math:pi", "nowhere:model", "tabserve:Service",
+    "folder/1.0.0", "nowhere", "..", "", "math:pi", "nowhere:model", "tabserve:Service",
 ]  # fmt: skip
 
 

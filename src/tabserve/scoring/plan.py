@@ -23,7 +23,7 @@ class Plan:
 
     @property
     def rejects_path(self) -> Path:
-        return self.rejects or self.out.with_name(self.out.name + ".rejects.ndjson")
+        return self.rejects or self.out.parent / f"{self.out.name}.rejects.ndjson"
 
 
 @dataclass(frozen=True)
