@@ -1,9 +1,10 @@
 import json
+import logging
 
 import orjson
 import pytest
 
-from tabserve.redaction import has_key, redacted, redacted_text
+from tabserve.redaction import RedactingFormatter, has_key, redacted, redacted_text
 
 KEY = "ts_" + "aB3-_" * 8 + "xyz"
 
@@ -24,6 +25,15 @@ def test_a_key_that_lacks_its_last_letters_is_one_too() -> None:
 
 def test_a_message_is_one_line_without_a_key() -> None:
     assert redacted_text(f"a\nb\x1b[2K{KEY} \u2028é") == "a\\u000ab\\u001b[2Kts_*** \\u2028é"
+
+
+def test_what_the_server_says_of_itself_has_no_key_and_keeps_its_lines() -> None:
+    args = (KEY, "ValueError\n  File \x1b[2K")
+    record = logging.LogRecord("tabserve", logging.ERROR, "", 0, "%s failed: %s", args, None)
+
+    found = RedactingFormatter("%(levelname)s %(message)s").format(record)
+
+    assert found == "ERROR ts_*** failed: ValueError\n  File \\u001b[2K"
 
 
 @pytest.mark.parametrize("value", ["ts_short", "its_a_name", "Ünïcode 中文 😀", "a\tb"])

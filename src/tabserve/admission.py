@@ -5,6 +5,7 @@ from concurrent.futures import Future
 from functools import partial
 
 from tabserve.auth import HEADER, Keys, Role, refuse_key_in
+from tabserve.cors import refuse_other_origins
 from tabserve.errors import RateLimited, TooLarge, UnknownKey, UnsupportedMediaType
 from tabserve.hosts import Hosts
 from tabserve.limits import Limiter, RateLimiter
@@ -18,7 +19,8 @@ _KEY_HEADER = HEADER.lower()
 class Admission:
     """keys, limiter: None where there are none. key_tries: counts wrong keys per address.
     counts_rows: whether the limit is of rows, and not of requests. hosts: the names that the
-    server answers to. bounds: of what is taken of a request.
+    server answers to. refuses_pages: of other origins, whatever they ask. bounds: of what is taken
+    of a request.
     """
 
     def __init__(
@@ -29,6 +31,7 @@ class Admission:
         limiter: Limiter | None = None,
         counts_rows: bool = False,
         hosts: Hosts | None = None,
+        refuses_pages: bool = False,
         bounds: Bounds = Bounds(),  # noqa: B008 - it cannot be changed
     ) -> None:
         self.bounds = bounds
@@ -37,12 +40,15 @@ class Admission:
         self._limiter = limiter
         self._counts_rows = counts_rows
         self._hosts = hosts or Hosts()
+        self._refuses_pages = refuses_pages
 
     def check_address(self, request: Request, route: Route | None) -> None:
-        """Whom it asks, and that its target holds no key."""
+        """Whom it asks, from where, and that its target holds no key."""
         host = request.headers.get("host")
         if host not in self._hosts.usual:
             self._hosts.check(host, is_public=route is not None and route.public)
+        if self._refuses_pages:
+            refuse_other_origins(request)
         if request.query:
             refuse_key_in(request.query)
 

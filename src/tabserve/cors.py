@@ -6,6 +6,7 @@ https://fetch.spec.whatwg.org/#http-cors-protocol
 from collections.abc import Iterable
 
 from tabserve.auth import HEADER
+from tabserve.errors import Forbidden
 from tabserve.types import Request, Response
 
 ANY = "*"
@@ -59,3 +60,12 @@ class Cors:
             return ANY
         origin = request.headers.get("origin")
         return origin if origin in self._origins else None
+
+
+def refuse_other_origins(request: Request) -> None:
+    """A browser sends some requests of any page without asking beforehand: the page cannot read the
+    answer, but what was asked for is done. Raises Forbidden.
+    """
+    origin = request.headers.get("origin")
+    if origin is not None and origin.partition("://")[2] != request.headers.get("host"):
+        raise Forbidden("No page of another origin may ask here.")

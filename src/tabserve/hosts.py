@@ -9,6 +9,9 @@ from tabserve.errors import BadRequest, Misdirected
 # what names are made of. Two headers, joined by a comma, are none.
 _HOST = re.compile(r"(?P<name>[A-Za-z0-9._-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(:[0-9]{0,5})?")
 
+# Of the machine itself.
+LOCAL_NAMES = ("localhost", "127.0.0.1", "[::1]")
+
 # Those that are remembered; a client may send any.
 _MOST_USUAL = 1000
 

@@ -31,7 +31,7 @@ _NO_METHODS: Mapping[str, Route] = {}
 class Dispatcher:
     """Takes every request through route, admission and handler, to a response.
 
-    cors: None where no page of another origin may ask. clock: monotonic.
+    cors: None where no page of another origin may read an answer. clock: monotonic.
     """
 
     def __init__(

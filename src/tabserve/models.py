@@ -457,8 +457,10 @@ class Models:
 
     def _candidate(self, name: str, folder: Path, version: str) -> ServedModel:
         """One that is about to be loaded."""
+        model = self._made(name, folder, version)
+        # Not before: what a client names and nobody packed could be a key, or look like a line.
         logger.info("%s %s is being loaded", name, version)
-        return self._made(name, folder, version)
+        return model
 
     def _made(self, name: str, folder: Path, version: str) -> ServedModel:
         """One that lets requests go first while it is loaded."""

@@ -1,5 +1,6 @@
 """What must not be written to a log: API keys, and characters that make one line look like two."""
 
+import logging
 import re
 
 PREFIX = "ts_"  # of each key that `tabserve keys` makes
@@ -26,6 +27,18 @@ def redacted_text(text: str) -> str:
     """The same of a message, in which nothing is escaped yet."""
     shown = "".join(char if char.isprintable() else f"\\u{ord(char):04x}" for char in text)
     return _KEY.sub(_NO_KEY, shown)
+
+
+def redacted_lines(text: str) -> str:
+    """The same of what may have several lines, such as a traceback."""
+    return "\n".join(map(redacted_text, text.split("\n")))
+
+
+class RedactingFormatter(logging.Formatter):
+    """For messages that may name what a client sent, such as the id of its request."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return redacted_lines(super().format(record))
 
 
 def has_key(text: str) -> bool:

@@ -14,7 +14,7 @@ from tabserve.artifact import Artifact
 from tabserve.auth import Keys
 from tabserve.cors import Cors
 from tabserve.errors import InvalidSettings
-from tabserve.hosts import Hosts
+from tabserve.hosts import LOCAL_NAMES, Hosts
 from tabserve.http import Dispatcher
 from tabserve.importing import imported, request_classes
 from tabserve.limits import Limiter, RateLimiter
@@ -25,7 +25,7 @@ from tabserve.protocols import admin, docs, models, records, status
 from tabserve.receiving import Bounds
 from tabserve.routing import Route
 from tabserve.served import ServedModel, refusal_sentence
-from tabserve.settings import PROCESS_SETTINGS, Rate, Settings
+from tabserve.settings import PROCESS_SETTINGS, Rate, Settings, is_loopback
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -176,7 +176,7 @@ class Service:
                 assert self._log is not None
                 self._admin_dispatcher = Dispatcher(
                     self._admin_routes(),
-                    self._admission(),
+                    self._admission(self._admin_hosts(), refuses_pages=True),
                     metrics=self.metrics,
                     log=self._log,
                     deadline_s=self.settings.deadline,
@@ -203,20 +203,30 @@ class Service:
             self._key_tries = self._limiter_of(settings.key_tries, "key_tries")
         return Dispatcher(
             self._routes(),
-            self._admission(self._limiter()),
+            self._admission(Hosts(settings.allowed_hosts), self._limiter()),
             metrics=self.metrics,
             log=self._log,
             cors=Cors(settings.cors_origins) if settings.cors_origins else None,
             deadline_s=settings.deadline,
         )
 
-    def _admission(self, limiter: Limiter | None = None) -> Admission:
+    def _admin_hosts(self) -> Hosts:
+        """Where all on this machine are let in, not by whatever name a web page has point to it."""
+        settings = self.settings
+        if self._keys is None and is_loopback(settings.admin_host):
+            return Hosts(settings.allowed_hosts or (*LOCAL_NAMES, settings.admin_host))
+        return Hosts(settings.allowed_hosts)
+
+    def _admission(
+        self, hosts: Hosts, limiter: Limiter | None = None, *, refuses_pages: bool = False
+    ) -> Admission:
         return Admission(
             keys=self._keys,
             key_tries=self._key_tries,
             limiter=limiter,
             counts_rows=self.settings.rate_limit_counts == "rows",
-            hosts=Hosts(self.settings.allowed_hosts),
+            hosts=hosts,
+            refuses_pages=refuses_pages,
             bounds=self._bounds(),
         )
 

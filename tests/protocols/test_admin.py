@@ -120,6 +120,17 @@ def test_a_promotion_that_cannot_be_is_refused(
     assert (found[0], found[2]) == (status, detail)
 
 
+def test_what_is_named_and_not_there_is_not_repeated_to_the_operator(
+    admin: Admin, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "tabserve")
+
+    for version in ("ts_" + "k" * 43, "1\nERROR tabserve: forged"):
+        admin("POST", "/models/line/promote", version=version)
+
+    assert caplog.text == ""
+
+
 def test_a_new_version_is_looked_for_when_that_is_asked(admin: Admin, line: Path) -> None:
     admin("POST", "/models/line/promote", version="1.0.0")
     (line / repository.LIVE).unlink()
@@ -184,3 +195,31 @@ def test_what_is_asked_for_is_read_as_strictly_as_records(
     key = {"x-api-key": admin.keys["admin"]}
     assert admin.send("POST", "/models/line/rollout", body, key | headers).status == status
     assert told(admin("GET", "/models/line/rollout"))["rollout"] is None
+
+
+FORGED = {"host": "127.0.0.1:8001", "origin": "http://evil.example"}
+POINTED_HERE = {"host": "evil.example:8001", "origin": "http://evil.example:8001"}
+
+
+def test_no_page_of_another_origin_may_roll_back(admin: Admin, line: Path) -> None:
+    """Where there are no keys: a browser asks nobody before it sends this."""
+    told(admin("POST", "/models/line/promote", version="1.0.0"))
+    service = Service(line.parent, settings=settings())
+    service.wait(PATIENCE_S)
+
+    def rolled_back(**headers: str) -> int:
+        request = Request("POST", "/models/line/rollback", headers, b"", "127.0.0.1")
+        return respond(service.admin_dispatcher(), request).status
+
+    assert rolled_back(**FORGED) == 403
+    assert rolled_back(**FORGED | {"origin": "null"}) == 403
+    assert rolled_back(**POINTED_HERE) == 421
+    assert repository.live(line).version == "1.0.0"
+    assert rolled_back(host="localhost:8001", origin="http://localhost:8001") == 200
+    service.close()
+
+
+def test_with_keys_operators_may_ask_by_any_name(admin: Admin) -> None:
+    headers = {"x-api-key": admin.keys["admin"], "host": "tabserve.internal:8001"}
+
+    assert admin.send("POST", "/models/line/reload", b"", headers).status == 200

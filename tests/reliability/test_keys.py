@@ -30,9 +30,29 @@ def key(tmp_path: Path) -> str:
     return auth.add_key(tmp_path / "keys.json", "ada", "admin")
 
 
+FAILING = """
+from pydantic import BaseModel, field_validator
+
+class Customer(BaseModel):
+    tenure_months: int
+    monthly_charges: float
+    total_charges: float | None
+    contract_type: str
+
+    @field_validator("tenure_months")
+    @classmethod
+    def _fail(cls, value):
+        if value == 72:
+            raise RuntimeError
+        return value
+"""
+
+
 @pytest.fixture
-def server(serve: Serve, repository: Path, key: str, framework: str) -> Server:
+def server(serve: Serve, repository: Path, key: str, framework: str, tmp_path: Path) -> Server:
+    (tmp_path / "own_code.py").write_text(FAILING)
     flags = ["--keys", "keys.json", "--key-tries", "10/minute", "--workers", "2"]
+    flags += ["--request", "own_code:Customer"]
     return serve(str(repository), "--framework", framework, *flags).wait_until_ready(2)
 
 
@@ -90,6 +110,8 @@ def ask_in_every_way(server: Server, key: str) -> None:
     for body in (RECORD, RECORD | {key: 1}, RECORD | {"contract_type": key}, [key]):
         server.post("/predict", body, headers=right)
     server.post("/predict/batch", [RECORD, {"contract_type": key}], headers=right)
+    named = right | {"X-Request-ID": key}
+    assert server.post("/predict", RECORD | {"tenure_months": 72}, headers=named).status_code == 500
     wrong = key[:-1]
     for path in (f"/predict?api_key={key}", f"/{key}", f"/models/{key}/predict", "/no-such"):
         for headers in (right, {auth.HEADER: wrong}, {"Authorization": f"Bearer {key}"}):
@@ -132,6 +154,7 @@ def test_a_key_stands_in_no_file_no_log_no_core_and_no_list_of_processes(
     assert server.stop() == 0
 
     assert b"tabserve" in processes
+    assert "ERROR tabserve: request ts_*** failed: RuntimeError" in server.output
     files = [path for path in server.folder.rglob("*") if path.is_file()]
     assert {"keys.json", "log.jsonl", "output"} <= {path.name for path in files}
     assert [path for path in files if path.name.startswith("core")] == []

@@ -19,6 +19,7 @@ import click
 import orjson
 
 from tabserve.errors import InvalidSettings, OperatorError
+from tabserve.redaction import RedactingFormatter
 from tabserve.server.listening import Listener, bound
 from tabserve.server.starting import READY, STOPPING, refuse, resolved, started
 from tabserve.settings import METRICS_FOLDER_VARIABLE, PROVEN, Settings, is_loopback
@@ -141,9 +142,9 @@ def _shared_folder(settings: Settings) -> Iterator[Settings]:
 
 def _configure_logging() -> None:
     """The server's own words on standard error; requests are in the log of `--log`."""
-    logging.basicConfig(
-        level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
+    handler = logging.StreamHandler()
+    handler.setFormatter(RedactingFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
     logging.getLogger("tabserve").setLevel(logging.INFO)
 
 

@@ -5,7 +5,7 @@ import traceback
 from typing import TYPE_CHECKING, Any
 
 from tabserve.errors import MissingExtra, OperatorError
-from tabserve.redaction import redacted_text
+from tabserve.redaction import redacted_lines, redacted_text
 from tabserve.server.listening import Listener
 from tabserve.server.starting import REFUSED, refuse, started
 
@@ -46,8 +46,8 @@ class _Redaction(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         record.msg, record.args = redacted_text(record.getMessage()), ()
         if record.exc_info and not record.exc_text:
-            lines = "".join(traceback.format_exception(*record.exc_info)).rstrip().split("\n")
-            record.exc_text = "\n".join(map(redacted_text, lines))
+            lines = "".join(traceback.format_exception(*record.exc_info)).rstrip()
+            record.exc_text = redacted_lines(lines)
         return True
 
 
