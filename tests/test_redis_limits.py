@@ -16,7 +16,7 @@ import orjson
 import pytest
 
 from tabserve import Service, redis_limits
-from tabserve.errors import MissingExtra, ModelNotReady
+from tabserve.errors import InvalidSettings, MissingExtra, ModelNotReady
 from tabserve.exchange import Turn
 from tabserve.redis_limits import RedisLimiter
 from tabserve.settings import Rate
@@ -217,6 +217,14 @@ def test_a_store_that_nobody_asks_is_known_to_be_away(
     own_store.kill()
 
     poll("it is told", lambda: away.told == [True])
+
+
+@pytest.mark.parametrize("end", ["host:none", "host:1/0?db=x", "host:1/0?socket_timeout=x"])
+def test_an_address_that_is_none_is_refused_and_not_repeated(end: str) -> None:
+    with pytest.raises(InvalidSettings, match=r"got one that cannot be read\.$") as refused:
+        RedisLimiter(Rate(1, 60), f"redis://:secret@{end}", is_open=True, on_away=Away())
+
+    assert "secret" not in str(refused.value)
 
 
 def test_a_server_without_the_library_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:

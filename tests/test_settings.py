@@ -87,6 +87,10 @@ def test_a_list_of_the_file_is_a_list() -> None:
         ("rate_limit", "-1/minute", "got '-1/minute'"),
         ("rate_limit", "1/fortnight", "got '1/fortnight'"),
         ("reload", "maybe", "got 'maybe'"),
+        *(
+            ("allowed_hosts", host, f"10.0.0.7 or [::1], got '{host}'")
+            for host in ("*", "a b", "a:80", "http://a", "::1", "a.example.org,*.*.b")
+        ),
     ],
 )
 def test_a_value_that_cannot_be_is_refused_with_its_three_names(
@@ -149,6 +153,13 @@ def test_a_file_that_is_no_toml_is_refused(folder: Path, content: bytes) -> None
     (folder / "tabserve.toml").write_bytes(content)
 
     with pytest.raises(InvalidSettings, match=r"tabserve.toml cannot be read"):
+        Settings.load()
+
+
+def test_a_file_that_cannot_be_opened_is_refused(folder: Path) -> None:
+    (folder / "tabserve.toml").mkdir()
+
+    with pytest.raises(InvalidSettings, match=r"^tabserve.toml cannot be read: Is a directory\.$"):
         Settings.load()
 
 

@@ -16,7 +16,7 @@ from itertools import count
 from math import inf
 from queue import Empty, SimpleQueue
 
-from tabserve.errors import MissingExtra, ModelNotReady
+from tabserve.errors import InvalidSettings, MissingExtra, ModelNotReady
 from tabserve.settings import Rate
 
 try:
@@ -61,7 +61,7 @@ class RedisLimiter:
     """url: redis://, rediss:// or unix://. It may hold a password, and is shown to nobody.
 
     is_open: whether requests are admitted while Redis is away, or refused.
-    on_away: told when it is, and when it is back.
+    on_away: told when it is, and when it is back. Raises InvalidSettings.
     """
 
     def __init__(
@@ -74,12 +74,18 @@ class RedisLimiter:
         self._numbers = count()
         self._asked: SimpleQueue[_Question | None] = SimpleQueue()  # None wakes
         self._closing = threading.Event()
-        self._redis = redis.Redis.from_url(
-            url,
-            socket_timeout=_TIMEOUT_S,
-            socket_connect_timeout=_TIMEOUT_S,
-            retry=Retry(NoBackoff(), 0),  # what was counted, and not answered, must not count twice
-        )
+        try:
+            self._redis = redis.Redis.from_url(
+                url,
+                socket_timeout=_TIMEOUT_S,
+                socket_connect_timeout=_TIMEOUT_S,
+                retry=Retry(NoBackoff(), 0),  # what was counted, and not answered, is not twice
+            )
+        except ValueError:  # such as a port that is none; it repeats what stands there
+            raise InvalidSettings(
+                "Expected the address of a store of rate limits, such as redis://127.0.0.1:6379/0, "
+                "got one that cannot be read."
+            ) from None
         self._thread = threading.Thread(target=self._work, name="tabserve-limits", daemon=True)
         self._thread.start()
 

@@ -51,6 +51,8 @@ PROCESS_SETTINGS = frozenset(
 
 _ORIGIN = re.compile(r"\*|https?://([a-z0-9.-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?")
 
+_HOST = re.compile(r"(\*\.)?[A-Za-z0-9._-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\]")
+
 # May hold a password, which no error repeats.
 _SECRET = frozenset({"rate_limit_store"})
 
@@ -261,6 +263,17 @@ class Settings(BaseModel):
             )
         return value
 
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _are_hosts(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        """What no header can be would leave the server without a name."""
+        if not all(_HOST.fullmatch(host) for host in value):
+            raise ValueError(
+                "Expected names without scheme and port, such as api.example.org, *.example.org, "
+                "10.0.0.7 or [::1]"
+            )
+        return value
+
     @field_validator("rate_limit_store")
     @classmethod
     def _known_store(cls, value: str | None) -> str | None:
@@ -316,6 +329,8 @@ class Settings(BaseModel):
             found = error.errors(include_url=False)[0]
         except ValueError as error:  # tomllib's
             raise InvalidSettings(f"{TOML} cannot be read: {error}.") from None
+        except OSError as error:
+            raise InvalidSettings(f"{TOML} cannot be read: {error.strerror}.") from None
         name = str(found["loc"][0]) if found["loc"] else ""
         if found["type"] == "extra_forbidden":
             raise InvalidSettings(
@@ -338,7 +353,7 @@ class Settings(BaseModel):
 
 
 def _of_the_file() -> dict[str, Any]:
-    """Raises ValueError where it is no TOML."""
+    """Raises OSError, and ValueError where it is no TOML."""
     path = Path(TOML)
     return tomllib.loads(path.read_text("utf-8")) if path.exists() else {}
 
