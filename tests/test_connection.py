@@ -208,9 +208,13 @@ def test_the_loop_stays_awake_for_the_only_client_that_was_answered(
     assert bool(stayed) == is_awake
 
 
-def test_the_loop_sleeps_again_when_nothing_has_come(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("n_cpus", [1, 2])
+def test_the_loop_sleeps_again_when_nothing_has_come(
+    monkeypatch: pytest.MonkeyPatch, n_cpus: int
+) -> None:
     now = 100.0
     monkeypatch.setattr(exchange, "monotonic", lambda: now)
+    monkeypatch.setattr(exchange, "usable_cpus", lambda: n_cpus)
 
     class Loop:
         def __init__(self) -> None:
@@ -228,6 +232,9 @@ def test_the_loop_sleeps_again_when_nothing_has_come(monkeypatch: pytest.MonkeyP
     turn = Turn(loop)  # type: ignore[arg-type]
     turn.stay_awake()
     loop.turn()
+    assert bool(loop.due) == (n_cpus > 1)  # else the client needs the only one
+    if not loop.due:
+        return
     now += exchange._AWAKE_S / 2
     turn.stay_awake()
     loop.turn()

@@ -9,6 +9,7 @@ from typing import Any
 from weakref import ref
 
 from tabserve.batching import computed
+from tabserve.cpus import usable_cpus
 from tabserve.errors import ClientLeft, DeadlineExceeded, Overloaded
 from tabserve.http import Dispatcher
 from tabserve.types import Computation, Pending, Request, Response
@@ -56,6 +57,8 @@ class Turn:
         self._cores: set[Dispatcher] = set()  # that have something left to do
         self._n_answered = 0  # since they did
         self._timer: asyncio.TimerHandle | None = None
+        # Where there is one CPU, the client needs it.
+        self._awake_s = _AWAKE_S if usable_cpus() > 1 else 0.0
         self._awake_until = 0.0
         self._is_awake = False
 
@@ -93,7 +96,7 @@ class Turn:
 
     def stay_awake(self) -> None:
         """The loop looks for what comes next before it waits for it."""
-        self._awake_until = monotonic() + _AWAKE_S
+        self._awake_until = monotonic() + self._awake_s
         if not self._is_awake:
             self._is_awake = True
             self._call_soon(self._look)
