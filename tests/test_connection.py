@@ -568,12 +568,29 @@ async def test_what_follows_a_body_is_no_header(wire: Wire, server: Server) -> N
 async def test_a_body_that_is_too_long_is_refused_before_its_end_and_the_rest_forgotten(
     wire: Wire, server: Server
 ) -> None:
-    head, _, _ = post(b"x" * 10 * MAX_BODY).partition(b"x" * MAX_BODY)
-    (answer,) = await wire.send(head, b"x" * (MAX_BODY + 1))
+    head = b"POST /echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+    assert await wire.send(head, b"%x\r\n" % (10 * MAX_BODY), b"x" * MAX_BODY) == []
+    (answer,) = await wire.send(b"x")
     assert (answer.status, told(answer)["error"]) == (413, TooLarge.code)
     assert not wire.is_closed  # it is sending still
 
-    assert await wire.send(b"x" * (9 * MAX_BODY - 1)) == []
+    assert await wire.send(b"x" * (9 * MAX_BODY - 1), b"\r\n0\r\n\r\n") == []
+    (answer,) = await wire.send(post(b"next"))
+    assert told(answer)[2] == "next"
+
+
+@on_a_wire
+async def test_a_body_that_is_said_to_be_too_long_is_refused_before_it_comes(
+    wire: Wire, server: Server
+) -> None:
+    body = b"x" * (MAX_BODY + 1)
+    head, _, _ = post(body, "Expect: 100-continue").partition(body)
+    (answer,) = await wire.send(head)
+    assert (answer.status, told(answer)["error"]) == (413, TooLarge.code)
+    assert wire.sent.startswith(b"HTTP/1.1 413")  # and not 100 before
+    assert (server.seen, wire.is_closed) == ([], False)  # it may be sending
+
+    assert await wire.send(body) == []
     (answer,) = await wire.send(post(b"next"))
     assert told(answer)[2] == "next"
 

@@ -255,7 +255,10 @@ class Connection(asyncio.Protocol):
         if "transfer-encoding" in self._headers and self._parser.should_upgrade():
             # The parser leaves it to us to read the body, see on_message_complete.
             raise BadRequest("Expected no chunked body where an upgrade is offered.")
-        if self._headers.get("expect", "").lower() == "100-continue" and self._exchange is None:
+        if int(self._headers.get("content-length", 0)) > self._max_body:
+            self._size = self._max_body + 1  # what comes of it is forgotten
+            self._take(self._bounds.body_too_large())
+        elif self._headers.get("expect", "").lower() == "100-continue" and self._exchange is None:
             self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def on_body(self, part: bytes) -> None:
@@ -325,7 +328,7 @@ class Connection(asyncio.Protocol):
         if b"?" in self._url:
             request.query = self._url.partition(b"?")[2].decode("latin-1")
         stays = (
-            failure is None
+            not self._is_broken
             and self._parser.should_keep_alive()
             and self._parser.get_http_version() == "1.1"
         )
