@@ -1,5 +1,6 @@
 import json
 import multiprocessing
+import os
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -20,7 +21,14 @@ from tabserve.auth import (
     revoke_key,
     rotate_key,
 )
-from tabserve.errors import BadRequest, Forbidden, InvalidSettings, ModelNotReady, Unauthorized
+from tabserve.errors import (
+    BadRequest,
+    Forbidden,
+    InvalidSettings,
+    ModelNotReady,
+    Unauthorized,
+    UnknownKey,
+)
 
 PATIENCE_S = 60
 # SHA-256 of "secret" and "other", as sha256sum prints them.
@@ -289,6 +297,34 @@ def test_to_revoke_a_key_that_is_not_there_is_an_error_and_changes_nothing(path:
     with pytest.raises(InvalidSettings, match=f"{path} has no key named bob"):
         revoke_key(path, "bob")
     assert path.read_bytes() == before
+
+
+def test_a_file_of_keys_stays_readable_for_who_could_read_it(path: Path) -> None:
+    """Such as the server's group, where root revokes a key."""
+    add_key(path, "ada")
+    path.chmod(0o640)
+    if os.geteuid() == 0:
+        os.chown(path, 1234, 5678)
+    before = path.stat()
+
+    add_key(path, "bob")
+
+    after = path.stat()
+    assert (after.st_mode, after.st_uid, after.st_gid) == (
+        before.st_mode, before.st_uid, before.st_gid,
+    )  # fmt: skip
+
+
+def test_a_key_is_revoked_by_a_link_too(path: Path, tmp_path: Path) -> None:
+    key = add_key(path, "ada")
+    link = tmp_path / "link.json"
+    link.symlink_to(path)
+
+    revoke_key(link, "ada")
+
+    assert link.is_symlink()
+    with pytest.raises(UnknownKey):
+        Keys(str(path)).holder(key)
 
 
 def test_a_file_that_is_not_of_keys_is_not_overwritten(path: Path) -> None:

@@ -5,6 +5,7 @@ import hashlib
 import os
 import re
 import secrets
+import stat
 from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -179,13 +180,13 @@ def _holders(path: Path) -> dict[str, _Holder]:
 
 def _version(path: Path) -> tuple[int, int, int]:
     try:
-        stat = path.stat()
+        found = path.stat()
     except OSError as error:
         raise InvalidSettings(
             f"Cannot read the keys in {path}: {error.strerror}. Make one with: "
             f"tabserve keys add NAME --keys {path}"
         ) from None
-    return stat.st_mtime_ns, stat.st_size, stat.st_ino
+    return found.st_mtime_ns, found.st_size, found.st_ino
 
 
 def read_keys(path: Path) -> list[Key]:
@@ -298,6 +299,7 @@ def _editing_old(path: Path) -> Iterator[list[Key]]:
 def _editing(path: Path) -> Iterator[list[Key]]:
     """The file's keys, written back in one step; one editor at a time."""
     _refuse_no_file(path)
+    path = path.resolve()  # a link stays one: a server may know the file by its other name
     lock_path = path.with_name(path.name + ".lock")
     try:
         with lock_path.open("a") as lock:
@@ -307,7 +309,19 @@ def _editing(path: Path) -> Iterator[list[Key]]:
             unfinished = path.with_name(path.name + ".new")
             descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
             with os.fdopen(descriptor, "w") as file:
+                if path.exists():
+                    _be_readable_as(path, descriptor)
                 file.write(_KeyFile(keys=keys).model_dump_json(indent=2, exclude_none=True) + "\n")
             unfinished.replace(path)
     except OSError as error:
         raise InvalidSettings(f"Cannot write the keys in {path}: {error.strerror}.") from None
+
+
+def _be_readable_as(path: Path, descriptor: int) -> None:
+    """Of the same owner and mode: else a server of another user could not read the keys any more
+    that root has changed. Raises OSError.
+    """
+    old = path.stat()
+    if (old.st_uid, old.st_gid) != (os.geteuid(), os.getegid()):
+        os.fchown(descriptor, old.st_uid, old.st_gid)
+    os.fchmod(descriptor, stat.S_IMODE(old.st_mode))
