@@ -94,49 +94,6 @@ def test_one_output_of_a_model_for_several_is_one_output() -> None:
     assert engine(line, Target(kind="number")).predict(columns(ROWS))["value"].shape == (60,)
 
 
-@pytest.mark.parametrize(
-    ("feature", "column", "expected"),
-    [
-        ({"type": "number", "dtype": "float32"}, np.array([0.1]), pd.Series(np.float32([0.1]))),
-        ({"type": "integer", "dtype": "int8"}, np.array([1]), pd.Series([1], dtype="int8")),
-        ({"type": "integer", "dtype": "int64", "nullable": True}, np.array([1.0, np.nan]),
-         pd.Series([1.0, np.nan])),
-        ({"type": "integer", "dtype": "Int64", "nullable": True}, np.array([1.0, np.nan]),
-         pd.Series([1, None], dtype="Int64")),
-        ({"type": "boolean", "dtype": "bool"}, np.array([True]), pd.Series([True])),
-        ({"type": "boolean", "dtype": "bool", "nullable": True}, np.array([True, None], object),
-         pd.Series([True, np.nan], dtype=object)),
-        ({"type": "boolean", "dtype": "boolean", "nullable": True}, np.array([True, None], object),
-         pd.Series([True, None], dtype="boolean")),
-        ({"type": "string", "dtype": "object", "missing": "nan"}, np.array(["a", None], object),
-         pd.Series(["a", np.nan], dtype=object)),
-        ({"type": "string", "dtype": "object", "missing": "none"}, np.array(["a", None], object),
-         pd.Series(["a", None], dtype=object)),
-        ({"type": "string", "dtype": "str"}, np.array(["a", None], object),
-         pd.Series(["a", None], dtype="str")),
-        ({"type": "string", "dtype": "category", "categories": ("b", "a")},
-         np.array(["a", None], object), pd.Series(pd.Categorical(["a", None], ["b", "a"]))),
-        ({"type": "integer", "dtype": "category", "categories": (1, 2), "nullable": True},
-         np.array([2.0, np.nan]), pd.Series(pd.Categorical([2, None], [1, 2]))),
-        ({"type": "number", "dtype": "object", "nullable": True}, np.array([1.5, np.nan]),
-         pd.Series([1.5, np.nan], dtype=object)),
-    ],
-)  # fmt: skip
-def test_a_column_reaches_the_model_as_it_was_in_training(
-    feature: Any, column: Any, expected: Any
-) -> None:
-    signature = Signature(features=(Feature(name="x", **feature),))
-    frame = native.frame_or_array(signature, {"x": column})
-    pd.testing.assert_frame_equal(frame, expected.to_frame("x"))
-
-
-def test_columns_go_to_the_model_in_its_order_by_name() -> None:
-    turned = dict(reversed(columns(ROWS).items()))
-    assert list(native.frame_or_array(SIGNATURE, turned)) == ["a", "b"]
-    array = SIGNATURE.model_copy(update={"layout": "array"})
-    assert native.frame_or_array(array, turned).tolist() == VALUES.tolist()
-
-
 def test_n_jobs_is_1_however_deep() -> None:
     forest = RandomForestClassifier(2, n_jobs=-1)
     model = CalibratedClassifierCV(make_pipeline(StandardScaler(), forest), cv=2)
@@ -218,13 +175,3 @@ def test_a_number_of_which_the_model_makes_none_is_the_requests_fault() -> None:
             engine(model, Target(kind="number")).predict(columns(ROWS) | {"a": np.full(60, value)})
         message = "The model makes of a number one that is infinite or undefined"
         assert caught.value.problems == [{"loc": (), "msg": message, "type": "out_of_range"}]
-
-
-@pytest.mark.parametrize("dtype", ["float64", "float32", "int64"])
-def test_a_wide_table_is_the_same_frame_as_a_narrow_one(dtype: str) -> None:
-    kind: Any = "integer" if dtype == "int64" else "number"
-    features = tuple(Feature(name=f"c{i}", type=kind, dtype=dtype) for i in range(40))
-    columns = {feature.name: np.arange(3.0) + i for i, feature in enumerate(features)}
-    found = native.frame_or_array(Signature(features=features), columns)
-    expected = pd.DataFrame({name: column.astype(dtype) for name, column in columns.items()})
-    pd.testing.assert_frame_equal(found, expected)

@@ -35,9 +35,12 @@ class Predictor(Protocol):
     """rows: an array, or a DataFrame with categories, as the booster was fitted on.
 
     label_is_argmax: whether `predict` is the class with the largest probability.
+    texts: places of the columns that it takes as text, in arrays of Python objects too; None where
+    it takes none so.
     """
 
     label_is_argmax: bool
+    texts: frozenset[int] | None
 
     def predict(self, rows: Any) -> Array: ...
 
@@ -123,6 +126,7 @@ class BoostedPipeline:
     def __init__(self, before: Any | None, predictor: Predictor) -> None:
         self.before = before
         self.label_is_argmax = predictor.label_is_argmax
+        self.texts = predictor.texts
         self._predictor = predictor
 
     def predict(self, inputs: Any) -> Array:

@@ -70,6 +70,7 @@ def _objective(text: str) -> str:
 
 class Predictor:
     label_is_argmax = True
+    texts = None
 
     def __init__(self, content: bytes, classes: Array | None) -> None:
         self._booster = lightgbm.Booster(model_str=content.decode())

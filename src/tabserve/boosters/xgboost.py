@@ -58,6 +58,7 @@ def exactness_of(model: Any) -> Exactness:
 
 class Predictor:
     label_is_argmax = True
+    texts = None
 
     def __init__(self, content: bytes, classes: Array | None) -> None:
         self._booster = xgboost.Booster(model_file=bytearray(content))

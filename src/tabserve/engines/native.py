@@ -9,15 +9,14 @@ from typing import Any
 import numpy as np
 from threadpoolctl import ThreadpoolController
 
-from tabserve import boosters, compression, pickles, skopsfile
+from tabserve import boosters, compression, inputs, pickles, skopsfile
 from tabserve.artifact import Exactness
 from tabserve.boosters import BoostedPipeline
 from tabserve.cpus import usable_cpus
 from tabserve.errors import BadModelOutput, MissingExtra, UntrustedModel
-from tabserve.lowered import Lowered
 from tabserve.output import Target
-from tabserve.signature import Feature, Signature, unusable
-from tabserve.types import Array, Columns, Outputs, Parts, Values, n_rows
+from tabserve.signature import Signature, unusable
+from tabserve.types import Array, Outputs, Parts, Values, n_rows
 
 try:
     import joblib
@@ -270,15 +269,6 @@ def _is_sklearns(kind: type) -> bool:
     return kind.__module__.startswith("sklearn.")
 
 
-# Dtypes that need no pandas Series, which takes 100 µs to make.
-_NUMPY_DTYPES = frozenset(
-    {
-        "bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64",
-        "float16", "float32", "float64",
-    }
-)  # fmt: skip
-
-
 # How scikit-learn begins to say that a step was given NaN or infinity.
 # XGBoost says it as well, after a time and a place in its source.
 _NOT_FINITE = re.compile("^Input (X )?contains (NaN|infinity)|Input data contains `inf`")
@@ -311,8 +301,10 @@ class NativeEngine:
                 estimator.n_jobs = 1
         self._model = model
         self._signature = signature
-        # A booster alone takes a matrix of doubles, as a graph does; a DataFrame takes 500 µs.
-        self._takes_matrix = is_boosted and model.before is None and _has_only_numbers(signature)
+        is_booster = is_boosted and model.before is None
+        self._inputs = (
+            inputs.of_booster(signature, model.texts) if is_booster else inputs.of_model(signature)
+        )
         self._targets = targets
         self._parts = parts
         self._wants_label = any(part.endswith("label") for part in parts)
@@ -330,50 +322,44 @@ class NativeEngine:
         """Raises InvalidInput where scikit-learn finds that a number is none any more: trees take
         float32, and a step of the model may take a logarithm.
         """
-        columns = self._signature.arrays(values)
-        self._threads.set_for(n_rows(columns))
+        self._threads.set_for(n_rows(values))
         try:
             with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-                return self.outputs(self._inputs(columns))
+                return self.outputs(self._inputs(values))
         except ValueError as error:
             if not _NOT_FINITE.search(str(error)):
                 raise
-            raise unusable(columns) from None
+            raise unusable(self._signature.arrays(values)) from None
 
-    def _inputs(self, columns: Columns) -> Any:
-        if self._takes_matrix:
-            return _WITHOUT_CODES.matrix(self._signature, columns)
-        return frame_or_array(self._signature, columns)
-
-    def outputs(self, inputs: Any) -> Outputs:
-        """inputs: the DataFrame or array that the model itself takes."""
+    def outputs(self, rows: Any) -> Outputs:
+        """rows: the DataFrame or array that the model itself takes."""
         if len(self._targets) == 1:
-            return self._predict_one(inputs, self._targets[0])
-        return self._predict_several(inputs)
+            return self._predict_one(rows, self._targets[0])
+        return self._predict_several(rows)
 
-    def _predict_one(self, inputs: Any, target: Target) -> Outputs:
+    def _predict_one(self, rows: Any, target: Target) -> Outputs:
         if target.kind == "number":
-            return {target.part("value"): _flat(self._compute(inputs)).astype(np.float64)}
+            return {target.part("value"): _flat(self._compute(rows)).astype(np.float64)}
         outputs: Outputs = {}
         if self._wants_proba and target.has_proba:
-            proba = self._model.predict_proba(inputs)
+            proba = self._model.predict_proba(rows)
             one = proba[0] if isinstance(proba, list) else proba  # a list of outputs, and one of it
             column = self._parts[target.part("proba")]
             asked = one if column is None else one[:, column]
             outputs[target.part("proba")] = np.asarray(asked, dtype=np.float64)
         if target.part("score") in self._parts:
-            outputs[target.part("score")] = _scores(self._model, inputs)
+            outputs[target.part("score")] = _scores(self._model, rows)
         if self._wants_label:
             if self._label_is_argmax and self._wants_proba and target.has_proba:
                 labels = np.array(target.classes, dtype=object)
                 best = outputs[target.part("proba")].argmax(axis=1)
                 outputs[target.part("label")] = labels[best]
             else:
-                outputs[target.part("label")] = _objects(_flat(self._model.predict(inputs)))
+                outputs[target.part("label")] = _objects(_flat(self._model.predict(rows)))
         return outputs
 
-    def _predict_several(self, inputs: Any) -> Outputs:
-        predicted = np.asarray(self._compute(inputs))
+    def _predict_several(self, rows: Any) -> Outputs:
+        predicted = np.asarray(self._compute(rows))
         outputs: Outputs = {}
         for i, target in enumerate(self._targets):
             if target.kind == "number":
@@ -381,7 +367,7 @@ class NativeEngine:
             else:
                 outputs[target.part("label")] = _objects(predicted[:, i])
         if self._wants_proba:
-            probas = self._model.predict_proba(inputs)
+            probas = self._model.predict_proba(rows)
             if not isinstance(probas, list):
                 raise BadModelOutput(
                     f"predict_proba of {type(self._model).__name__} gives one number per output "
@@ -390,62 +376,6 @@ class NativeEngine:
             for target, proba in zip(self._targets, probas, strict=True):
                 outputs[target.part("proba")] = np.asarray(proba, dtype=np.float64)
         return outputs
-
-
-_WITHOUT_CODES = Lowered(vocabularies={}, links=())
-
-
-def _has_only_numbers(signature: Signature) -> bool:
-    """Whether a matrix of doubles holds what a DataFrame would."""
-    return all(
-        feature.type not in ("string", "datetime") and feature.dtype not in ("category", "object")
-        for feature in signature.features
-    )
-
-
-def frame_or_array(signature: Signature, columns: Columns) -> Any:
-    """What the model takes: a DataFrame, or an array, in the order and dtypes of its training."""
-    if signature.layout == "text":
-        (texts,) = columns.values()
-        return texts
-    given = {
-        feature.name: _as_trained(feature, columns[feature.name]) for feature in signature.features
-    }
-    if signature.layout == "array":
-        return np.column_stack(list(given.values()))
-    return _frame(given)
-
-
-# Columns from which a DataFrame out of one array is worth the check: out of single columns it takes
-# 25 µs for each.
-_WIDE = 32
-
-
-def _frame(columns: dict[str, Any]) -> Any:
-    if len(columns) >= _WIDE:
-        dtypes = {getattr(column, "dtype", None) for column in columns.values()}
-        if len(dtypes) == 1 and all(isinstance(c, np.ndarray) for c in columns.values()):
-            return pd.DataFrame(np.stack(list(columns.values())).T, columns=list(columns))
-    return pd.DataFrame(columns, copy=False)
-
-
-def _as_trained(feature: Feature, column: Array) -> Any:
-    """The column in its dtype of the training data: float32, say, rounds before a scaler does."""
-    if feature.dtype == "category":
-        return pd.Series(column, dtype=pd.CategoricalDtype(list(feature.categories or ())))
-    if feature.dtype == "object" or (feature.dtype == "bool" and feature.nullable):
-        objects = column.astype(object)
-        objects[pd.isna(objects)] = np.nan if feature.missing == "nan" else None
-        return pd.Series(objects, dtype=object)
-    if feature.type == "datetime":
-        dates = pd.Series(column)
-        is_local = "," in feature.dtype  # datetime64[ns, Europe/Berlin]
-        return (dates.dt.tz_localize("UTC") if is_local else dates).astype(feature.dtype)
-    if feature.dtype not in _NUMPY_DTYPES:
-        return pd.Series(column, dtype=feature.dtype)
-    if feature.type == "integer" and feature.nullable:
-        return column  # float64, as pandas itself reads integers some of which are missing
-    return column.astype(feature.dtype, copy=False)
 
 
 def _transform(model: Any) -> Callable[[Any], Array]:

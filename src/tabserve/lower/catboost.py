@@ -46,12 +46,14 @@ def regressor(model: Any, matrix: Matrix, lowering: Lowering) -> list[Scores]:
 
 
 def _content(model: Any) -> dict[str, Any]:
+    """Raises CannotLower for what decides on more than numbers; texts have no JSON at all."""
+    texts = model.get_cat_feature_indices() or model.get_text_feature_indices()
+    if texts or model.get_embedding_feature_indices():
+        raise CannotLower("CatBoost with categories, text or embeddings of its own")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "model.json")
         model.save_model(str(path), format="json")
         content: dict[str, Any] = json.loads(path.read_bytes())
-    if set(content["features_info"]) - {"float_features"}:
-        raise CannotLower("CatBoost with categories, text or embeddings of its own")
     return content
 
 
