@@ -86,15 +86,10 @@ def _moved(tree: Tree, place: dict[int, int], splits: dict[int, _Split | None]) 
         threshold[nodes] = split.value[at]
         mode[nodes] = split.mode[at]
         swapped[nodes] = split.swapped[at]
-    return replace(
-        tree,
-        left=np.where(swapped, tree.right, tree.left),
-        right=np.where(swapped, tree.left, tree.right),
-        feature=feature,
-        threshold=threshold,
-        missing_left=missing_left ^ swapped,
-        mode=mode,
+    moved = replace(
+        tree, feature=feature, threshold=threshold, missing_left=missing_left, mode=mode
     )
+    return moved.with_swapped(swapped)
 
 
 class _Preprocessing:

@@ -103,15 +103,8 @@ def _laid_out(tree: Tree, columns: _Columns) -> Tree:
         threshold[swapped] = -np.nextafter(threshold[swapped], threshold.dtype.type(np.inf))
     missing_left = tree.missing_left != 0
     missing_left[equals] = False  # what is compared so is a code, and never missing
-    return replace(
-        tree,
-        left=np.where(swapped, tree.right, tree.left),
-        right=np.where(swapped, tree.left, tree.right),
-        feature=feature,
-        threshold=threshold,
-        missing_left=missing_left ^ swapped,
-        mode=None,
-    )
+    laid = replace(tree, feature=feature, threshold=threshold, missing_left=missing_left, mode=None)
+    return laid.with_swapped(swapped)
 
 
 def _goes_mostly_left(tree: Tree) -> Array:

@@ -1,7 +1,7 @@
 """One decision tree, as arrays."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -50,6 +50,15 @@ class Tree:
         modes = np.full(len(self.left), LEQ, np.uint8) if self.mode is None else self.mode.copy()
         modes[list(self.members)] = MEMBER
         return modes
+
+    def with_swapped(self, nodes: Array) -> "Tree":
+        """What went left at these nodes goes right, and the other way round."""
+        return replace(
+            self,
+            left=np.where(nodes, self.right, self.left),
+            right=np.where(nodes, self.left, self.right),
+            missing_left=(self.missing_left != 0) ^ nodes,
+        )
 
 
 def one_leaf(value: float, target: int) -> Tree:
