@@ -460,6 +460,8 @@ def test_an_upgrade_that_is_offered_is_declined_and_its_body_read(
         b"hello\r\n\r\n",
         b"\x16\x03\x01\x02\x00\x01",
         b"GET /echo HTTP/9.9\r\n\r\n",
+        b"GET /echo HTTP/2.0\r\nHost: x\r\n\r\n",
+        b"GET /echo HTTP/0.9\r\nHost: x\r\n\r\n",
         b"GET /echo HTTP/1.1\r\nHost x\r\n\r\n",
         b"POST /echo HTTP/1.1\r\nContent-Length: x\r\n\r\n",
         b"POST /echo HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab",

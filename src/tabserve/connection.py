@@ -247,10 +247,13 @@ class Connection(asyncio.Protocol):
 
     def on_headers_complete(self) -> None:
         self._has_head = True
+        version = self._parser.get_http_version()
+        if version not in ("1.1", "1.0"):
+            raise BadRequest("Expected a request of HTTP/1.1.")
         self._path, authority = _target(self._url)
         if authority is not None:
             self._headers["host"] = authority
-        elif "host" not in self._headers and self._parser.get_http_version() == "1.1":
+        elif "host" not in self._headers and version == "1.1":
             raise BadRequest("Expected a Host header.")
         if "transfer-encoding" in self._headers and self._parser.should_upgrade():
             # The parser leaves it to us to read the body, see on_message_complete.
