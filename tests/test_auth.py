@@ -335,6 +335,14 @@ def test_a_file_that_is_not_of_keys_is_not_overwritten(path: Path) -> None:
     assert json.loads(path.read_text()) == {"my": "settings"}
 
 
+@pytest.mark.parametrize("end", [",", ",b", f",b:{OTHER[:-1]}", f",b:{OTHER}:root"])
+def test_keys_that_are_not_all_such_are_no_file_and_not_repeated(end: str) -> None:
+    with pytest.raises(InvalidSettings, match="separated by commas, got other text") as refused:
+        Keys(f"a:{SECRET}{end}")
+
+    assert SECRET not in str(refused.value)
+
+
 @pytest.mark.parametrize(
     "command", [read_keys, partial(add_key, name="x"), partial(revoke_key, name="x")]
 )

@@ -107,6 +107,11 @@ class Keys:
                     if pair
                 },
             )
+        elif any(inline):
+            raise InvalidSettings(
+                "Expected a file of keys, or NAME:HASH or NAME:HASH:ROLE separated by commas, got "
+                "other text between these."
+            )
         else:
             self._path = Path(source)
             # Version first: a change in between is then seen the next time.

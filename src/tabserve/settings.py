@@ -193,7 +193,7 @@ class Settings(BaseModel):
         4 * 2**20, "Size of a request's body; past it the answer is 413.", "bytes", ge=1
     )
     max_rows: int = _setting(
-        10_000, "Records of one batch; past it the answer is 413.", "rows", ge=1
+        10_000, "Records of one batch; past it the answer is 413.", "rows", ge=1, le=2**31 - 1
     )
     max_depth: int = _setting(
         64, "Nesting of a JSON body; what is deeper is a 422.", "levels", ge=3, le=128
@@ -229,6 +229,14 @@ class Settings(BaseModel):
         None, "Folder in which the workers of one server share metrics and rate limits; with "
         "several workers one is made."
     )  # fmt: skip
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_nul(cls, value: Any) -> Any:
+        """Only a file can say it, and no name of anything holds one."""
+        if isinstance(value, str) and "\0" in value:
+            raise ValueError("Expected text without the character U+0000")
+        return value
 
     @field_validator("port", mode="before")
     @classmethod

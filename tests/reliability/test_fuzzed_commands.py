@@ -12,8 +12,10 @@ import hypothesis.strategies as st
 from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
 
+from tabserve import Service
 from tabserve.cli import EXIT_REFUSED, main
-from tabserve.errors import InvalidSettings
+from tabserve.errors import InvalidSettings, OperatorError
+from tabserve.server.listening import bound
 from tabserve.settings import TOML, Settings, variable
 
 FUZZ = settings(deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])
@@ -172,3 +174,45 @@ def test_settings_are_taken_or_refused_with_a_sentence(told: dict[str, Any]) -> 
         assert str(error).endswith(".")
     else:
         assert set(told) <= taken.model_fields_set
+
+
+no_paths_away = words.filter(lambda text: "/" not in text)
+numbers = st.integers().map(str) | st.floats().map(str)
+# What each kind of setting takes, and what looks like it.
+LIKELY = {
+    "rate_limit_store": st.sampled_from(["redis://", "rediss://[", "unix://", "redis://h:p"])
+    | words.map("redis://127.0.0.1:1/".__add__),
+    "rate_limit": numbers.map(lambda n: f"{n}/minute"),
+    "key_tries": numbers.map(lambda n: f"{n}/hour"),
+    "keys": st.just("a:" + "0" * 64 + ",") | words.map(f"a:{'0' * 64},".__add__),
+    "request": words.map("math:".__add__) | words.map("churn=".__add__),
+    "host": words,
+    "allowed_hosts": words,
+    "cors_origins": words.map("https://".__add__),
+}
+served_settings = st.sampled_from(sorted({*SETTINGS} - {"port", "admin_port", "run_dir"})).flatmap(
+    lambda name: st.tuples(
+        st.just(name), LIKELY.get(name, numbers) | no_paths_away | st.just("a\0b")
+    )
+)
+
+
+@settings(FUZZ, max_examples=150)
+@given(told=st.lists(served_settings, min_size=1, max_size=3).map(dict))
+def test_a_service_of_any_settings_is_made_or_refused_with_a_sentence(
+    repository: Path, told: dict[str, str]
+) -> None:
+    with working_folder():
+        try:
+            known = Settings.load(path=str(repository), **{"rate_limit": "1/minute"} | told)
+            bound("main", known.host, 0).socket.close()
+            service = Service(repository, settings=known)
+        except OperatorError as error:
+            assert str(error).endswith(".")
+            return
+        try:
+            service.dispatcher()
+        except OperatorError as error:
+            assert str(error).endswith(".")
+        finally:
+            service.close()

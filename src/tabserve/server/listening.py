@@ -31,7 +31,7 @@ def bound(name: str, host: str, port: int) -> Listener:
     try:
         listening.bind((host, port))
         listening.listen(_BACKLOG)
-    except (OSError, OverflowError) as error:
+    except (OSError, OverflowError, TypeError, UnicodeError) as error:  # the last two: no name
         listening.close()
         why = getattr(error, "strerror", None) or error
         flag = "--admin-port" if name == "admin" else "--port"
