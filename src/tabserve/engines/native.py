@@ -16,6 +16,7 @@ from tabserve.cpus import usable_cpus
 from tabserve.errors import BadModelOutput, MissingExtra, UntrustedModel
 from tabserve.output import Target
 from tabserve.signature import Signature, unusable
+from tabserve.trusted import TRUSTED_TYPES
 from tabserve.types import Array, Outputs, Parts, Values, n_rows
 
 try:
@@ -26,47 +27,6 @@ try:
     from scipy.sparse import issparse
 except ImportError as error:
     raise MissingExtra(error.name or "scikit-learn", "sklearn") from None
-
-# Types that skops does not trust by itself. Each was read: none runs code of the file's choosing
-# when it is built or when its state is set. A hostile state can still make a compiled type give
-# wrong numbers or crash, which the sha256 and the golden rows are for.
-TRUSTED_TYPES = {
-    "numpy.dtype": "an imputer's record of its input's dtype: a name and a layout",
-    "sklearn.tree._tree.Tree": "the node table of every tree and forest",
-    "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor": (
-        "the node table of histogram gradient boosting"
-    ),
-    "sklearn.compose._column_transformer.make_column_selector": "a pattern and dtypes",
-    "sklearn.calibration._CalibratedClassifier": "a classifier with its calibrators",
-    "sklearn.calibration._SigmoidCalibration": "two numbers of Platt scaling",
-    "sklearn.calibration._TemperatureScaling": "one number",
-    "sklearn.utils._bunch.Bunch": "a dict, of a voter's or a stack's estimators by name",
-    "functools.partial": "skops looks at the function in it as at any other",
-    "sklearn.utils.validation.check_array": "in histogram boosting with categories: makes an array",
-    "scipy._lib.array_api_compat.numpy._aliases.asarray": "in a spline: makes an array",
-    "sklearn.neural_network._stochastic_optimizers.AdamOptimizer": "numbers left from training",
-    "sklearn.neural_network._stochastic_optimizers.SGDOptimizer": "numbers left from training",
-    "sklearn.feature_selection._univariate_selection.f_classif": "a score function of sklearn",
-    "sklearn.feature_selection._univariate_selection.f_regression": "a score function of sklearn",
-    "sklearn.feature_selection._univariate_selection.chi2": "a score function of sklearn",
-    "sklearn.feature_selection._mutual_info.mutual_info_classif": "a score function of sklearn",
-    "sklearn.feature_selection._mutual_info.mutual_info_regression": "a score function of sklearn",
-    "sklearn.neighbors._kd_tree.KDTree": "the point table of nearest neighbours",
-    "sklearn.neighbors._ball_tree.BallTree": "the point table of nearest neighbours",
-    "sklearn.metrics._dist_metrics.EuclideanDistance64": "a metric without state",
-    "sklearn.metrics._dist_metrics.ManhattanDistance64": "a metric without state",
-    "sklearn.metrics._dist_metrics.MinkowskiDistance64": "a metric and its exponent",
-    "sklearn.metrics._dist_metrics.ChebyshevDistance64": "a metric without state",
-    "sklearn._loss.loss.HalfTweedieLoss": "a loss and its exponent",
-    "sklearn._loss.loss.HalfTweedieLossIdentity": "a loss and its exponent",
-    "sklearn.metrics._scorer._CurveScorer": "how a threshold was tuned; not called to predict",
-    "sklearn.metrics._scorer._Scorer": "how a threshold was tuned; not called to predict",
-    "sklearn.metrics._classification.balanced_accuracy_score": "a score function of sklearn",
-    "sklearn.utils._metadata_requests.MetadataRequest": "names of parameters",
-    "sklearn.utils._metadata_requests.MethodMetadataRequest": "names of parameters",
-    "scipy.sparse._csr.csr_matrix": "three arrays",
-    "scipy.interpolate._bsplines.BSpline": "knots and coefficients",
-}
 
 # Rows from which several threads are worth their start. One row must have one thread: OpenMP's
 # team meets at a barrier, and waits for whichever member has no core (seconds on busy cores).
