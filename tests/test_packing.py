@@ -280,6 +280,16 @@ def test_a_policy_that_the_model_cannot_keep_is_refused(tmp_path: Path) -> None:
         pack(strict, tmp_path, ROWS, unknown={"city": "missing"})
 
 
+@pytest.mark.parametrize("numbers", [[1, 2, 5], [1.5, 2.0, -3.0], [True] * 3], ids=repr)
+def test_so_is_one_for_categories_that_are_numbers(tmp_path: Path, numbers: list[Any]) -> None:
+    rows = ROWS.assign(city=numbers * 8)
+    with pytest.raises(PackError, match="were to be allowed, but the model fails"):
+        pack(encoded(OneHotEncoder(), rows=rows), tmp_path, rows, unknown={"city": "allow"})
+    model = encoded(OneHotEncoder(handle_unknown="ignore"), rows=rows)
+    artifact = pack(model, tmp_path, rows, unknown={"city": "allow"})
+    assert artifact.manifest.engine == "onnx"
+
+
 # Formats and trust
 
 

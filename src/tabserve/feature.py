@@ -75,6 +75,28 @@ class Feature(BaseModel):
         return self.categories is None or self.unknown in ("allow", "warn")
 
     @property
+    def takes_any_number(self) -> bool:
+        """Whether numbers that are none of the categories reach the model as they are."""
+        is_number = self.type in ("integer", "number") and self.dtype != "category"
+        return is_number and self.hands_on_unknown
+
+    @property
+    def stranger(self) -> Scalar | None:
+        """A value that is none of the categories; None where there are no others."""
+        if self.type == "string":
+            return "a category that nobody has"
+        if not self.categories:
+            return None
+        others: tuple[Scalar, ...] = (False, True)
+        if self.type != "boolean":
+            numbers, (least, largest) = [float(value) for value in self.categories], self.bounds
+            ends = (max(numbers) + 1, min(numbers) - 1)
+            others = tuple(value for value in ends if least <= value <= largest)
+        if self.type == "integer":
+            others = tuple(map(int, others))
+        return next((value for value in others if value not in self.categories), None)
+
+    @property
     def takes_null_silently(self) -> bool:
         """Whether null goes to the model as it is, and nobody is told."""
         return self.nullable and self.default is None and self.imputed == "silent"

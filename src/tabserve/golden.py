@@ -133,8 +133,8 @@ def _refuse_failing_policies(original: Engine, signature: Signature, golden: Gol
                 f"Unknown categories of {feature.name} were to become missing values, but the "
                 "model takes none there."
             )
-        if feature.unknown in ("allow", "warn") and feature.type == "string":
-            row = golden.rows[0] | {feature.name: "a category that nobody has"}
+        if feature.unknown in ("allow", "warn") and feature.stranger is not None:
+            row = golden.rows[0] | {feature.name: feature.stranger}
             if _attempt(original, signature, row) is None:
                 raise PackError(
                     f"Unknown categories of {feature.name} were to be allowed, but the model fails "

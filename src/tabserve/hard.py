@@ -27,7 +27,6 @@ _MOST_CELLS = 2**21
 
 _EXTREMES = (0.0, -0.0, 1.0, -1.0, 5e-324, 1e-300, 1e-45, 1e-20, 2.0**24 + 1, 2.0**53,
              1e15, 1e30, -1e30, 3.4e38, 1e39, -1e39, 1e300)  # fmt: skip
-_UNKNOWN = "a category that nobody has"
 
 
 @dataclass(frozen=True)
@@ -107,12 +106,14 @@ def _special(signature: Signature, feature: Feature) -> Array:
     values: list[Any] = [None] if feature.nullable else []
     if feature.categories is not None:
         values += feature.categories
-        if feature.hands_on_unknown and feature.type == "string":
-            values.append(_UNKNOWN)
+        if feature.hands_on_unknown and feature.stranger is not None:
+            values.append(feature.stranger)
+        if feature.takes_any_number:
+            values += _numbers(feature)
     elif feature.type == "boolean":
         values += [False, True]
     elif feature.type == "string":
-        values += [*feature.typical, _UNKNOWN, ""]
+        values += [*feature.typical, feature.stranger, ""]
     else:
         values += _numbers(feature)
     return feature.array(values)
@@ -150,11 +151,7 @@ def _decisive(
     features = signature.features
     if model is None or model.splits is None:
         return [np.empty(0)] * len(features), 0
-    numbers = [
-        place
-        for place, feature in enumerate(features)
-        if feature.type in ("integer", "number") and not feature.categories
-    ]
+    numbers = [place for place, feature in enumerate(features) if feature.takes_any_number]
     session = runtime.session(model.splits, "the splits")
     split = _Split(session, model.plan, signature, base)
     passed, n_left_out = split.passed(np.array(numbers, dtype=int), model.thresholds, most)
