@@ -88,10 +88,11 @@ class Signature(BaseModel):
         return found
 
 
-def unusable(columns: Columns) -> InvalidInput:
+def unusable(columns: Columns, rows: Sequence[int] | None = None) -> InvalidInput:
     """What a model's answer is worth that comes to infinite or undefined numbers on the way: trees
     take float32, and a step may take a logarithm.
 
+    rows: of which that is, where it is known.
     It names the numbers that a float32 cannot hold; where there are none, that there must be one.
     """
     largest = np.finfo(np.float32).max
@@ -100,6 +101,13 @@ def unusable(columns: Columns) -> InvalidInput:
         for name, column in columns.items()
         if column.dtype.kind == "f"
         for row in np.flatnonzero(np.abs(column) > largest)
+        if rows is None or row in rows
     ]
+    named = {one["loc"][0] for one in found}
+    places: list[tuple[int, ...]] = [(row,) for row in rows or () if row not in named]
     message = "The model makes of a number one that is infinite or undefined"
-    return InvalidInput(found or [{"loc": (), "msg": message, "type": "out_of_range"}])
+    found += [
+        {"loc": place, "msg": message, "type": "out_of_range"}
+        for place in places or ([] if found else [()])
+    ]
+    return InvalidInput(found)

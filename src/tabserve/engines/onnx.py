@@ -67,9 +67,11 @@ class OnnxEngine:
             return self._outputs(self._one_row.scores(self._row(values)))
         matrix = self._lowered.matrix(self._signature, values)
         if self._refused is not None and self._may_overflow(values, matrix):
-            for found in self._refused.run(None, {self._input: matrix}):
-                if np.isinf(found).any():
-                    raise unusable(self._signature.arrays(values))
+            found = self._refused.run(None, {self._input: matrix})
+            is_refused = np.any([np.isinf(part).any(axis=1) for part in found], axis=0)
+            if is_refused.any():
+                rows = np.flatnonzero(is_refused).tolist()
+                raise unusable(self._signature.arrays(values), rows)
         if self._lowered.cuts and len(matrix) >= ROWS_TO_SORT:
             scores = self._sorted(matrix)
         else:
