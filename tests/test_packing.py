@@ -420,6 +420,12 @@ def test_a_sample_that_is_no_csv_file_is_refused(tmp_path: Path) -> None:
             sources.read_sample(tmp_path / name, {})
 
 
+def test_a_sample_with_two_columns_of_one_name_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text(",age,age,,age.1\n1,2,3,4,5\n")
+    with pytest.raises(PackError, match="several columns named age"):
+        sources.read_sample(tmp_path / "rows.csv", {})
+
+
 # Flags
 
 

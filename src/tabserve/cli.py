@@ -12,7 +12,7 @@ from typing import Any, TextIO, get_args
 
 import click
 
-from tabserve.errors import ArtifactError, TabserveError
+from tabserve.errors import ArtifactError, BenchError, TabserveError
 from tabserve.settings import Settings, flag, variable
 
 # What goes wrong ends with this; 1 is for `check`'s warnings and rows that `score` rejects.
@@ -273,12 +273,13 @@ def bench(
 
     from tabserve import bench as load_test
 
-    # Not as a flag's value, which all users of the machine can read in the list of processes.
-    key = os.environ.get("TABSERVE_API_KEY") if key_file is None else key_file.read().strip()
     plan = load_test.Plan(
-        url=url, data=data, key=key, connections=connections, rate=rate,
+        url=url, data=data, key=_key(key_file), connections=connections, rate=rate,
         duration_s=duration, batch=batch,
     )  # fmt: skip
+    for place in (json_path, html_path):
+        if place is not None:
+            load_test.check_place(place)
     console = Console()
     report = load_test.run(plan, console)
     load_test.show(report, console)
@@ -286,6 +287,16 @@ def bench(
         load_test.save_json(report, json_path)
     if html_path is not None:
         load_test.save_html(report, html_path)
+
+
+def _key(file: TextIO | None) -> str | None:
+    """Not a flag's value, which all users of the machine can read in the list of processes."""
+    if file is None:
+        return os.environ.get("TABSERVE_API_KEY")
+    try:
+        return file.read().strip()
+    except UnicodeDecodeError:
+        raise BenchError(f"Expected a file of text that holds a key, got {file.name}") from None
 
 
 def _repository(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -101,8 +101,12 @@ def read_sample(path: Path, categories: Mapping[str, Collection[Any] | None]) ->
     try:
         frame = pd.read_csv(path)
         text = pd.read_csv(path, dtype=str, keep_default_na=False)
+        header = pd.read_csv(path, dtype=str, keep_default_na=False, header=None, nrows=1).iloc[0]
     except (OSError, ValueError) as error:
         raise PackError(f"Cannot read the sample data {path}: {error}") from None
+    repeated = sorted(set(header[header.duplicated()]) - {""})
+    if repeated:  # pandas gives the second one another name
+        raise PackError(f"The sample data has several columns named {', '.join(repeated)}.")
     for name, known in categories.items():
         if known is None and name in frame:
             frame[name] = text[name]

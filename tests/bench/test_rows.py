@@ -92,6 +92,7 @@ def test_only_a_csv_file_needs_the_schema(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        ("", "at least one record"),
         ("[]", "at least one record"),
         ("age\n", "at least one record"),
         ("[1]", r"Expected a JSON object, got int - in .*\$\[0\]"),
@@ -113,6 +114,9 @@ def test_a_file_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
         rows.read(tmp_path / "missing", OPENAPI, 1)
     with pytest.raises(BenchError, match="UTF-8"):
         rows.read(binary, OPENAPI, 1)
+    binary.write_bytes(b"\xff\xfe")
+    with pytest.raises(BenchError, match="UTF-8"):
+        rows.is_csv(binary)
 
 
 def test_no_more_rows_are_read_than_the_bodies_are_made_of(tmp_path: Path) -> None:

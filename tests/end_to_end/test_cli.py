@@ -274,6 +274,21 @@ def test_a_load_test_takes_its_key_from_a_file_or_a_variable_and_never_as_a_flag
     assert "No such option" in run("bench", "http://127.0.0.1:1", "--key", "ts_c").stderr
 
 
+@pytest.mark.parametrize("flag", ["--json", "--html"])
+def test_a_load_test_is_refused_before_it_runs_where_its_report_has_no_place(
+    folder: Path, flag: str
+) -> None:
+    for place in ("missing/report", "."):
+        found = run("bench", "http://127.0.0.1:1", flag, place)
+        assert_refused(found, "a folder that exists for the report")
+
+
+def test_a_file_of_a_key_that_is_no_text_is_refused(folder: Path) -> None:
+    Path("key").write_bytes(b"\xff\xfe")
+    found = run("bench", "http://127.0.0.1:1", "--key-file", "key")
+    assert_refused(found, "Expected a file of text that holds a key, got key")
+
+
 def test_the_file_of_keys_is_told_by_flag_or_variable(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -126,7 +126,11 @@ def test_exit_codes_say_whether_rows_were_rejected(folder: Path, tabserve: Any) 
     rejecting = tabserve("score", "models", "one.csv", "one.parquet")
     assert rejecting.returncode == 1
     assert "Scored 299 rows into one.parquet" in rejecting.stderr
-    assert "Rejected 1 rows; one.parquet.rejects.ndjson says why." in rejecting.stderr
+    assert "Rejected 1 row; one.parquet.rejects.ndjson says why." in rejecting.stderr
+    rows[:0].to_csv(folder / "no.csv", index=False)
+    empty = tabserve("score", "models", "no.csv", "no.parquet")
+    assert empty.returncode == 0
+    assert "Warning: there is no row in no.csv." in empty.stderr
     missing = tabserve("score", "models", "none.csv", "none.parquet")
     assert missing.returncode == 2
     assert missing.stderr.startswith("Error: Cannot read none.csv as csv: No such file")

@@ -142,6 +142,12 @@ def save_json(report: Report, path: Path) -> None:
     write(path, content + b"\n")
 
 
+def check_place(path: Path) -> None:
+    """Raises BenchError, ahead of the test, where no report could be written afterwards."""
+    if path.is_dir() or not path.parent.is_dir():
+        raise BenchError(f"Expected a file in a folder that exists for the report, got {path}")
+
+
 def write(path: Path, content: bytes) -> None:
     """Write a report's file. Raises BenchError if that fails."""
     try:

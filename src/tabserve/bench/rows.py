@@ -21,7 +21,7 @@ _MAX_ROWS = 100_000
 def is_csv(path: Path) -> bool:
     """Whether the file is neither a JSON list nor NDJSON, and so needs the schema for its types."""
     with _open(path) as file:
-        return _first_character(file) not in ("[", "{")
+        return _first_character(path, file) not in ("[", "{")
 
 
 def read(path: Path, openapi: Any, rows_per_request: int) -> list[Record]:
@@ -33,19 +33,17 @@ def read(path: Path, openapi: Any, rows_per_request: int) -> list[Record]:
     """
     n_rows = max(rows_per_request, min(_MAX_ROWS, _MAX_BODIES * rows_per_request))
     with _open(path) as file:
+        first = _first_character(path, file)
+        if first == "[":
+            records = _json_list(path, file)
+        elif first == "{":
+            records = _ndjson(path, file)
+        else:
+            records = _csv(path, file, record_fields(openapi)) if first else iter(())
         try:
-            first = _first_character(file)
-            if first == "[":
-                records = _json_list(path, file)
-            elif first == "{":
-                records = _ndjson(path, file)
-            else:
-                records = _csv(path, file, record_fields(openapi))
             found = list(islice(records, n_rows))
         except (UnicodeDecodeError, csv.Error) as error:
-            raise BenchError(
-                f"Expected a text file of records in UTF-8, got {path}: {error}"
-            ) from error
+            raise _no_text(path, error) from error
     if not found:
         raise BenchError(f"Expected at least one record, found none in {path}")
     return found
@@ -72,11 +70,18 @@ def _open(path: Path) -> TextIO:
         ) from error
 
 
-def _first_character(file: TextIO) -> str:
+def _no_text(path: Path, error: Exception) -> BenchError:
+    return BenchError(f"Expected a text file of records in UTF-8, got {path}: {error}")
+
+
+def _first_character(path: Path, file: TextIO) -> str:
     """The first character that is not a space; the file is at its beginning again."""
     character = " "
-    while character.isspace():
-        character = file.read(1)
+    try:
+        while character.isspace():
+            character = file.read(1)
+    except UnicodeDecodeError as error:
+        raise _no_text(path, error) from error
     file.seek(0)
     return character
 

@@ -50,8 +50,11 @@ def show(told: Told, plan: Plan, console: Console) -> None:
         f"Scored {told.n_scored:,} rows into {plan.out}{resumed}, "
         f"{told.rows_per_s:,.0f} rows/s in {told.elapsed_s:,.1f} s."
     ]
+    if told.n_rows == 0:
+        lines.append(f"Warning: there is no row in {plan.source}.")
     if told.n_rejected:
-        lines.append(f"Rejected {told.n_rejected:,} rows; {plan.rejects_path} says why.")
+        rows = "row" if told.n_rejected == 1 else "rows"
+        lines.append(f"Rejected {told.n_rejected:,} {rows}; {plan.rejects_path} says why.")
     console.print(Text("\n".join(lines)), soft_wrap=True)
 
 
