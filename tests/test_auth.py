@@ -193,7 +193,7 @@ def test_what_is_no_key_in_an_address_is_none(query: str) -> None:
 
 def test_a_key_is_no_file_of_keys_and_is_not_repeated() -> None:
     with pytest.raises(InvalidSettings, match="got a key itself") as refused:
-        Keys("ts_" + "a" * 43)
+        Keys("ts_" + "aA" * 21)
     assert "aaa" not in str(refused.value)
 
 

@@ -555,6 +555,15 @@ def test_every_request_is_one_line_and_an_error_has_its_code_and_no_row(
     ]
 
 
+def test_no_part_of_a_key_is_logged_where_a_path_is_cut(drive: Drive, tmp_path: Path) -> None:
+    log = RequestLog(str(tmp_path / "log"))
+    key = "ts_" + "aB3-_" * 8 + "xyz"
+    drive(dispatcher(fine, log=log), asked(path="/" + "x" * 170 + key))
+    log.close()
+
+    assert json.loads((tmp_path / "log").read_text())["path"] == "/" + "x" * 170 + "ts_***"
+
+
 def test_what_waits_for_the_model_is_counted_while_it_does(drive: Drive) -> None:
     metrics, seen = Metrics(), []
 

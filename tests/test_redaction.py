@@ -36,7 +36,12 @@ def test_what_the_server_says_of_itself_has_no_key_and_keeps_its_lines() -> None
     assert found == "ERROR ts_*** failed: ValueError\n  File \\u001b[2K"
 
 
-@pytest.mark.parametrize("value", ["ts_short", "its_a_name", "Ünïcode 中文 😀", "a\tb"])
+LONG = "payments_of_the_last_30_days_average_amount_in_euro"
+
+
+@pytest.mark.parametrize(
+    "value", ["ts_short", "its_a_name", LONG, LONG.upper(), "Ünïcode 中文 😀", "a\tb"]
+)
 def test_what_is_no_key_stays_as_it_is(value: str) -> None:
     line = orjson.dumps({"path": value})
 

@@ -16,6 +16,7 @@ from tabserve.cors import Cors
 from tabserve.errors import BadRequest, ClientError, MethodNotAllowed, NotFound
 from tabserve.logs import LogLine, RequestLog
 from tabserve.metrics import Metrics
+from tabserve.redaction import without_keys
 from tabserve.responses import error_response, told
 from tabserve.routing import Route
 from tabserve.types import Handler, Pending, Request, Response, new_id, timestamp
@@ -188,7 +189,7 @@ class _Finished:
             "event": "error" if self.code else "prediction" if log else "request",
             "request_id": request.request_id,
             "method": request.method,
-            "path": request.path[:200],
+            "path": without_keys(request.path)[:200],
             "status": self.response.status,
             "latency_ms": round(1000 * self.elapsed_s, 3),
         }

@@ -125,7 +125,7 @@ def test_what_is_named_and_not_there_is_not_repeated_to_the_operator(
 ) -> None:
     caplog.set_level("INFO", "tabserve")
 
-    for version in ("ts_" + "k" * 43, "1\nERROR tabserve: forged"):
+    for version in ("ts_" + "kK" * 21, "1\nERROR tabserve: forged"):
         admin("POST", "/models/line/promote", version=version)
 
     assert caplog.text == ""
