@@ -4,9 +4,9 @@ The graph takes one matrix of doubles and ends at raw scores. Whatever rests on 
 here, by numpy, whose answer for a value does not depend on its neighbours.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
@@ -94,8 +94,7 @@ class Lowered(BaseModel):
             column = values[feature.name]
             codes = all_codes.get(feature.name)
             if codes is not None:
-                listed = column.tolist() if isinstance(column, np.ndarray) else column
-                column = [codes.get(value, UNKNOWN) for value in listed]
+                column = coded(column, codes)
             elif feature.dtype in ROUNDED:
                 # As the model's own DataFrame rounds it.
                 column = np.array(column, dtype=np.float64).astype(feature.dtype)
@@ -141,6 +140,14 @@ class Lowered(BaseModel):
             return found
 
         return outputs
+
+
+def coded(column: Array | Sequence[Any], codes: Mapping[Scalar | None, float]) -> list[float]:
+    """What stands in the graph for each value."""
+    listed = column.tolist() if isinstance(column, np.ndarray) else column
+    if isinstance(column, np.ndarray) and column.dtype.kind == "f":  # a missing number is NaN there
+        listed = [None if value != value else value for value in listed]
+    return [codes.get(value, UNKNOWN) for value in listed]
 
 
 class _Linked:

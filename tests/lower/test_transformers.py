@@ -58,6 +58,7 @@ from tests.naming import stable
         (SimpleImputer(strategy="mean", keep_empty_features=True), ["a", "empty"]),
         (SimpleImputer(missing_values=3, strategy="mean"), ["b"]),
         (MissingIndicator(features="all"), NUMBERS),
+        (MissingIndicator(), NUMBERS),
         (StandardScaler(), NUMBERS),
         (StandardScaler(with_mean=False), NUMBERS),
         (StandardScaler(with_std=False), NUMBERS),
@@ -170,6 +171,25 @@ def test_an_unknown_category_is_encoded_as_the_encoder_says(encoder: Any) -> Non
     found = lowered(fitted, strange, seen)
 
     np.testing.assert_array_equal(found.value, dense(fitted.transform(strange)))
+
+
+@pytest.mark.parametrize("step", [
+    OneHotEncoder(), OrdinalEncoder(encoded_missing_value=-1),
+    make_pipeline(SimpleImputer(strategy="most_frequent"), OneHotEncoder()),
+], ids=stable)  # fmt: skip
+def test_a_missing_number_of_a_column_of_categories_is_missing(step: Any) -> None:
+    grades = pd.Categorical.from_codes(np.arange(60) % 4 - 1, categories=[3, 1, 7])
+    rows = pd.DataFrame({"grade": grades})
+    expected = dense(step.fit(rows).transform(rows))
+    np.testing.assert_array_equal(lowered(step, rows).value, expected)
+
+
+def test_an_indicator_refuses_missing_values_where_none_was_seen() -> None:
+    step = MissingIndicator().fit(ROWS[NUMBERS])
+    rows = pd.DataFrame({"a": [np.nan, 1, np.nan, 1], "b": [1, np.nan, np.nan, 1.0]})
+    with pytest.raises(ValueError, match="have missing values in transform"):
+        step.transform(rows)
+    assert lowered(step, rows).refused.tolist() == [False, True, True, False]
 
 
 def _transformed(step: Any, signature: Signature) -> Any:

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from tabserve.lower.graph import CannotLower, Column, Graph, Matrix
+from tabserve.lower.graph import Column, Graph, Matrix
 from tabserve.lower.lowering import Lowering
 from tabserve.lowered import MISSING
 
@@ -26,12 +26,12 @@ def simple_imputer(step: Any, matrix: Matrix, lowering: Lowering) -> Matrix:
         filled = Matrix(value, tuple(_filled(column, step) for column in filled.columns))
     if not step.add_indicator:
         return filled
-    return graph.concat([filled, _indicated(step.indicator_, missing, matrix, graph)])
+    return graph.concat([filled, _indicated(step.indicator_, missing, matrix, lowering)])
 
 
 def missing_indicator(step: Any, matrix: Matrix, lowering: Lowering) -> Matrix:
     mask = missing_mask(step, matrix, lowering.graph)
-    return _indicated(step, mask, matrix, lowering.graph)
+    return _indicated(step, mask, matrix, lowering)
 
 
 def missing_mask(step: Any, matrix: Matrix, graph: Graph) -> str:
@@ -65,10 +65,11 @@ def _is_nan(value: Any) -> bool:
     return isinstance(value, float | np.floating) and bool(np.isnan(value))
 
 
-def _indicated(step: Any, mask: str, matrix: Matrix, graph: Graph) -> Matrix:
-    if step.features == "missing-only" and step.error_on_new:
-        raise CannotLower("a MissingIndicator that raises on new missing values")
-    features = step.features_.tolist()
+def _indicated(step: Any, mask: str, matrix: Matrix, lowering: Lowering) -> Matrix:
+    graph, features = lowering.graph, step.features_.tolist()
+    others = sorted(set(range(matrix.width)) - set(features))
+    if step.features == "missing-only" and step.error_on_new and others:
+        lowering.refuse(graph.select(Matrix(mask, matrix.columns), others).value)
     columns = tuple(Column(_filled(column, step).origin) for column in matrix.columns)
     return graph.select(Matrix(graph.as_double(mask), columns), features)
 

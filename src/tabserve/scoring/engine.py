@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from tabserve.artifact import GRAPH, REFUSED, Artifact
-from tabserve.lowered import ROUNDED, UNKNOWN
+from tabserve.lowered import ROUNDED, coded
 from tabserve.output import Renderer
 from tabserve.repository import LoadedModel
 from tabserve.scoring.forest import read_forest
@@ -79,10 +79,9 @@ class _Tabled:
             column: Any = piece.columns[name]
             if isinstance(column, Coded):
                 assert codes is not None
-                known = np.array([codes.get(value, UNKNOWN) for value in column.values])
-                column = known.take(column.places)
+                column = np.array(coded(column.values, codes)).take(column.places)
             elif codes is not None:
-                column = [codes.get(value, UNKNOWN) for value in column.tolist()]
+                column = coded(column, codes)
             elif self._signature.features[i].dtype in ROUNDED:
                 column = column.astype(self._signature.features[i].dtype)
             matrix[:, i] = column
