@@ -154,6 +154,13 @@ def test_all_keys_of_a_name_are_revoked_or_the_older_ones(path: Path) -> None:
     assert read_keys(path) == []
 
 
+def test_an_overlap_without_end_is_refused(path: Path) -> None:
+    add_key(path, "ada")
+
+    with pytest.raises(InvalidSettings, match="an overlap of years at most, got 6999993 days"):
+        rotate_key(path, "ada", duration("999999w"))
+
+
 @pytest.mark.parametrize("text", ["", "5", "h", "-1d", "1y", "1.5h", "9999999d", "one day"])
 def test_what_is_no_duration_is_refused(text: str) -> None:
     with pytest.raises(InvalidSettings, match="Expected a time such as 30m"):

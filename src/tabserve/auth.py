@@ -232,13 +232,16 @@ def add_key(path: Path, name: str, role: Role = "predict", expires: datetime | N
 def rotate_key(path: Path, name: str, overlap: timedelta, expires: datetime | None = None) -> str:
     """Another key of the same name and role. Those that there are expire after `overlap`.
 
-    Raises InvalidSettings where none is valid.
+    Raises InvalidSettings where none is valid, and for an overlap without end.
     """
+    try:
+        end = datetime.now(UTC) + overlap
+    except OverflowError:
+        raise InvalidSettings(f"Expected an overlap of years at most, got {overlap}.") from None
     with _editing_old(path) as keys:
         old = [key for key in keys if key.name == name and not key.has_expired]
         if not old:
             raise InvalidSettings(f"{path} has no valid key named {name}.")
-        end = datetime.now(UTC) + overlap
         for key in old:
             key.expires = end if key.expires is None else min(end, key.expires)
         keys[:] = [key for key in keys if key.name != name or key in old]
