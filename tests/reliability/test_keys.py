@@ -138,12 +138,19 @@ def told_of_processes(server: Server) -> bytes:
     return found
 
 
+def core_limits(server: Server) -> set[int]:
+    """In bytes, of each process; -1 for no limit."""
+    return {resource.prlimit(pid, resource.RLIMIT_CORE)[0] for pid in server.processes()}
+
+
 @frameworks
 def test_a_key_stands_in_no_file_no_log_no_core_and_no_list_of_processes(
     server: Server, key: str
 ) -> None:
     ask_in_every_way(server, key)
     processes = told_of_processes(server)
+    # Which is also what keeps the memory from a program that core_pattern may name.
+    assert core_limits(server) == {1 if resource.getrlimit(resource.RLIMIT_CORE)[1] else 0}
 
     victim = server.workers()[0]
     os.kill(victim, signal.SIGSEGV)

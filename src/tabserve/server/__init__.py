@@ -149,8 +149,13 @@ def _configure_logging() -> None:
 
 
 def _leave_no_core() -> None:
-    """The memory of a process that crashes holds keys and rows: no file of it is to be left."""
-    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+    """The memory of a process that crashes holds keys and rows: no file of it is to be left.
+
+    One byte is too little for a file, and Linux takes it for a wish that no program is given the
+    memory either, where core_pattern names one; a limit of 0 says nothing to it (fs/coredump.c).
+    """
+    _, most = resource.getrlimit(resource.RLIMIT_CORE)
+    resource.setrlimit(resource.RLIMIT_CORE, (0 if most == 0 else 1, most))
 
 
 def _announce(service: "Service", listeners: list[Listener]) -> None:
