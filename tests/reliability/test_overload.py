@@ -1,13 +1,17 @@
 """More requests than the model can answer: as many as it can are answered, the others told soon."""
 
+import signal
+import socket
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
 from benchmarks import overload, slow_model
 from benchmarks.traffic import Client, run
-from tests.end_to_end.conftest import Server
+from tests.end_to_end.conftest import PATIENCE_S, Server
 
 Serve = Callable[..., Server]
 
@@ -41,7 +45,27 @@ def test_at_ten_times_its_capacity_a_server_answers_as_many_as_it_can(server: Se
 
 
 def _is_kept_up(found: overload.Figures) -> bool:
-    return found.goodput >= 0.7 * found.peak and found.after_s < 4 * found.before_s
+    return (
+        found.goodput >= 0.7 * found.peak
+        and found.after_s < 4 * found.before_s
+        and found.told_p99_s < 0.2
+        and found.past_deadline_s < 0.2
+    )
+
+
+def test_many_may_connect_at_once_and_wait_for_a_server_that_is_busy(server: Server) -> None:
+    """Where there is no place any more a client tries again a second later at the soonest."""
+    address = urlsplit(server.url)
+    n_clients = min(500, int(Path("/proc/sys/net/core/somaxconn").read_text()))
+    with ExitStack() as clients:
+        server.process.send_signal(signal.SIGSTOP)
+        for _ in range(n_clients):
+            clients.enter_context(
+                socket.create_connection((address.hostname, address.port), PATIENCE_S)
+            )
+        server.process.send_signal(signal.SIGCONT)
+
+    assert server.get("/health").status_code == 200
 
 
 def test_who_wants_his_answer_sooner_than_it_can_be_is_told_at_once(server: Server) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from tabserve.errors import InvalidSettings
 
 # Connections that may wait to be taken.
-_BACKLOG = 2048
+BACKLOG = 2048
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ def bound(name: str, host: str, port: int) -> Listener:
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind((host, port))
-        listening.listen(_BACKLOG)
+        listening.listen(BACKLOG)
     except (OSError, OverflowError, TypeError, UnicodeError) as error:  # the last two: no name
         listening.close()
         why = getattr(error, "strerror", None) or error

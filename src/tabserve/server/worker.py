@@ -13,7 +13,7 @@ import uvloop
 
 from tabserve.connection import Connection, Connections, Door
 from tabserve.exchange import Turn
-from tabserve.server.listening import Listener
+from tabserve.server.listening import BACKLOG, Listener
 from tabserve.server.starting import STOPPING
 
 if TYPE_CHECKING:
@@ -66,6 +66,7 @@ class Worker:
             await loop.create_server(
                 partial(Connection, Door(turn, answering[listener.name]), self._connections),
                 sock=listener.socket,
+                backlog=BACKLOG,  # else the loop takes it back to 100
             )
             for listener in self._listeners
         ]
