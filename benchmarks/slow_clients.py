@@ -1,36 +1,26 @@
 """500 clients that send a byte now and then: `python -m benchmarks.slow_clients`.
 
-Prints the latency of others, with them and without them, in turns.
+Prints the latency of others, with them and without them, in turns. They are in a process of their
+own, which others' client would else be waiting for.
 """
 
 import argparse
-import asyncio
-import itertools
 import statistics
 import tempfile
 from collections import Counter
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import pandas as pd
 from sklearn.tree import DecisionTreeRegressor
 
 import tabserve
 from benchmarks import servers
+from benchmarks.slow_senders import slow_senders
 from benchmarks.tables import show
 from benchmarks.traffic import Answer, Client, run
 
-# What each of them sends at once, and of the rest a byte now and then.
-_BYTE_S = 2.5
-HALVES = (
-    (b"", b"GET /health HTTP/1.1\r\nHost: x\r\n" + b"x: y\r\n" * 100),
-    (b"POST /predict HTTP/1.1\r\nHost: x\r\n", b"Content-Length: 100\r\n" + b"x" * 100),
-    (b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n{", b'"x":' * 300),
-)
 RATE = 200.0
 
 
@@ -49,54 +39,6 @@ class Figures:
         return statistics.median(slow / normal for normal, slow in self.p99_s)
 
 
-class _Slow:
-    """Connections that are opened anew once they are given up."""
-
-    def __init__(self, url: str) -> None:
-        parts = urlsplit(url)
-        self._address = str(parts.hostname), int(parts.port or 80)
-        self.n_connected = 0  # with those that were given up
-        self.told: Counter[int] = Counter()
-
-    async def send(self, half: bytes, rest: bytes, after_s: float) -> None:
-        await asyncio.sleep(after_s)
-        while True:
-            reader, writer = await asyncio.open_connection(*self._address)
-            self.n_connected += 1
-            try:
-                await self._trickle(reader, writer, half, rest)
-            finally:
-                writer.transport.abort()
-
-    async def _trickle(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, half: bytes, rest: bytes
-    ) -> None:
-        writer.write(half)
-        for byte in rest:
-            writer.write(bytes([byte]))
-            with suppress(TimeoutError, OSError):
-                answer = await asyncio.wait_for(reader.read(4096), _BYTE_S)
-                self.told[int(answer.split()[1]) if answer else 0] += 1
-                return
-
-
-@asynccontextmanager
-async def slow_clients(url: str, n_clients: int) -> AsyncIterator[_Slow]:
-    slow, halves = _Slow(url), itertools.cycle(HALVES)
-    # Not all at once: what that costs this process, others would seem to wait for.
-    tasks = [
-        asyncio.ensure_future(slow.send(*next(halves), after_s=_BYTE_S * i / n_clients))
-        for i in range(n_clients)
-    ]
-    while slow.n_connected < n_clients:
-        await asyncio.sleep(0.05)
-    yield slow
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
-    await asyncio.sleep(0.1)  # until their connections have ended
-
-
 async def measured(
     url: str, record: Any, *, n_clients: int, n_rounds: int, round_s: float
 ) -> Figures:
@@ -111,9 +53,9 @@ async def measured(
     rounds = []
     for _ in range(n_rounds):
         normal = await p99_s()
-        async with slow_clients(url, n_clients) as slow:
+        async with slow_senders(url, n_clients) as told_now:
             rounds.append((normal, await p99_s()))
-        told += slow.told
+        told += told_now
     await client.close()
     return Figures(rounds, statuses, told)
 

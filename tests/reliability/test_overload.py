@@ -1,5 +1,6 @@
 """More requests than the model can answer: as many as it can are answered, the others told soon."""
 
+import resource
 import signal
 import socket
 from collections.abc import Callable
@@ -66,6 +67,14 @@ def test_many_may_connect_at_once_and_wait_for_a_server_that_is_busy(server: Ser
         server.process.send_signal(signal.SIGCONT)
 
     assert server.get("/health").status_code == 200
+
+
+def test_a_server_has_places_for_thousands_of_connections(server: Server) -> None:
+    """To make them once they are needed would keep everybody waiting."""
+    status = Path(f"/proc/{server.process.pid}/status").read_text()
+    n_places = int(status.partition("FDSize:")[2].split()[0])
+
+    assert n_places >= min(4096, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
 
 
 def test_who_wants_his_answer_sooner_than_it_can_be_is_told_at_once(server: Server) -> None:
