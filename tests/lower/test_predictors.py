@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 from sklearn.cluster import KMeans, MiniBatchKMeans
+from sklearn.compose import make_column_transformer
 from sklearn.dummy import DummyClassifier, DummyRegressor
 from sklearn.ensemble import (
     AdaBoostClassifier,
@@ -23,7 +24,7 @@ from sklearn.linear_model import LinearRegression, LogisticRegression, Ridge, Ri
 from sklearn.naive_bayes import GaussianNB
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
 from tabserve.lower import CannotLower
@@ -162,6 +163,16 @@ def test_missing_values_reach_bags_of_trees_and_isolation_forests() -> None:
     rows = NARROW.mask(np.random.default_rng(3).random(NARROW.shape) < 0.1)
     for model in (BaggingClassifier(n_estimators=5), IsolationForest(n_estimators=5)):
         assert_served_as_predicted(model.fit(rows, classes_of(NARROW, "three")), rows)
+
+
+def test_missing_values_of_a_sparse_matrix_go_right_in_isolation_forests() -> None:
+    rows = NARROW.mask(np.random.default_rng(3).random(NARROW.shape) < 0.1)
+    rows["text"] = classes_of(NARROW, "three")
+    columns = make_column_transformer(
+        (OneHotEncoder(), ["text"]), remainder="passthrough", sparse_threshold=1
+    )
+    model = make_pipeline(columns, IsolationForest(n_estimators=9)).fit(rows)
+    assert_served_as_predicted(model, rows)
 
 
 def test_a_constant_is_answered_for_every_row() -> None:

@@ -56,6 +56,8 @@ def isolation_forest(model: Any, matrix: Matrix, lowering: Lowering) -> list[Sco
         _seen(tree_of(estimator.tree_, path + rest - 1.0), features)
         for (estimator, features), (path, rest) in zip(_parts(model), lengths, strict=True)
     ]
+    if matrix.is_sparse:  # of which a missing number is just one that is not at most the threshold
+        trees = [replace(tree, missing_left=np.zeros(len(tree.left))) for tree in trees]
     # What a float32 cannot hold is refused by other trees, not by these.
     depths = sum_of_leaves(lowering, graph.float32(matrix), trees, 1)
     is_inlier = graph.node("GreaterOrEqual", depths, graph.constant(_least_inlier_depth(model)))
