@@ -17,6 +17,8 @@ from tabserve.settings import Settings, flag, variable
 
 # What goes wrong ends with this; 1 is for `check`'s warnings and rows that `score` rejects.
 EXIT_REFUSED = 2
+# As shells say it: 128 and the number of SIGINT. Click's own is 1.
+EXIT_INTERRUPTED = 130
 
 
 class _Commands(click.Group):
@@ -31,6 +33,9 @@ class _Commands(click.Group):
         except TabserveError as error:
             click.echo(f"Error: {error}", err=True)
             ctx.exit(EXIT_REFUSED)
+        except KeyboardInterrupt:
+            click.echo("Interrupted.", err=True)
+            ctx.exit(EXIT_INTERRUPTED)
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})

@@ -274,6 +274,15 @@ def test_a_load_test_takes_its_key_from_a_file_or_a_variable_and_never_as_a_flag
     assert "No such option" in run("bench", "http://127.0.0.1:1", "--key", "ts_c").stderr
 
 
+def test_ctrl_c_is_none_of_the_answers_of_a_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(path: str, **_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tabserve.checking.check", interrupted)
+    result = run("check", "models")
+    assert (result.exit_code, result.stdout, result.stderr) == (130, "", "Interrupted.\n")
+
+
 @pytest.mark.parametrize("flag", ["--json", "--html"])
 def test_a_load_test_is_refused_before_it_runs_where_its_report_has_no_place(
     folder: Path, flag: str
