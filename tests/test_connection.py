@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from tabserve import connection, exchange
 from tabserve.admission import Admission
-from tabserve.connection import Connection, Connections, Door
+from tabserve.connection import Connection, Door
+from tabserve.connections import Connections
 from tabserve.errors import TooLarge
 from tabserve.exchange import Turn
 from tabserve.heads import KnownHeads
@@ -27,14 +28,15 @@ from tabserve.routing import Route
 from tabserve.types import Pending, Request, Response
 
 MAX_BODY = 100
+MAX_BODIES = 250
 
 
 class Wire:
-    """The transport's side of one connection."""
+    """The transport's side of one connection. state: where it is not the only one."""
 
-    def __init__(self, core: Dispatcher) -> None:
+    def __init__(self, core: Dispatcher, state: Connections | None = None) -> None:
         loop = asyncio.get_running_loop()
-        self.state = Connections()
+        self.state = state or Connections()
         self.state.default_headers = "date: today\r\n"
         self.connection = Connection(Door(Turn(loop), lambda: core), self.state)
         self.sent = b""
@@ -128,7 +130,7 @@ class Server:
                 Route("GET", "/echo", self._echo),
                 Route("POST", "/held", lambda request: Pending(self.held, json_response)),
             ],
-            Admission(bounds=Bounds(max_body=MAX_BODY)),
+            Admission(bounds=Bounds(max_body=MAX_BODY, max_bodies=MAX_BODIES)),
             metrics=Metrics(),
             log=RequestLog("off"),
         )
@@ -144,7 +146,11 @@ def on_a_wire(test: Callable[[Wire, Server], Awaitable[None]]) -> Callable[[], N
     def run() -> None:
         async def with_wire() -> None:
             server = Server()
-            await test(Wire(server.core), server)
+            wire = Wire(server.core)
+            await test(wire, server)
+            wire.close()
+            await settled()
+            assert wire.state.n_held == 0
 
         asyncio.run(with_wire())
 
@@ -794,3 +800,62 @@ def test_the_head_and_the_body_have_each_their_time(monkeypatch: pytest.MonkeyPa
         assert (answer.status, "whole body" in told(answer)["detail"]) == (408, True)
 
     waits()
+
+
+@on_a_wire
+async def test_bodies_of_all_connections_have_a_bound_together(wire: Wire, server: Server) -> None:
+    others = [Wire(server.core, wire.state) for _ in range(3)]
+    for other in others[:2]:
+        await other.send(post(b"a" * MAX_BODY)[:-1])
+    room = MAX_BODIES - 2 * (MAX_BODY - 1)
+
+    (at_limit,) = await wire.send(post(b"b" * room))
+    (above,) = await wire.send(post(b"b" * (room + 1)))
+    (again,) = await wire.send(post(b"b" * room))
+    await others[2].send(post(b"aa")[:-1])
+    (above_with_known_head,) = await wire.send(post(b"b" * room))
+    (whole,) = await others[0].send(b"a")
+    others[1].close()
+    others[2].close()
+
+    assert [at_limit.status, again.status, whole.status] == [200, 200, 200]
+    for refused in (above, above_with_known_head):
+        assert (refused.status, json.loads(refused.body)["error"]) == (503, "overloaded")
+        assert refused.headers["retry-after"] == "1"
+        assert refused.stays
+
+
+@on_a_wire
+async def test_of_a_body_without_room_the_rest_is_not_kept(wire: Wire, server: Server) -> None:
+    others = [Wire(server.core, wire.state) for _ in range(3)]
+    for other in others:
+        await other.send(post(b"a" * MAX_BODY)[:-20])
+
+    (refused,) = await wire.send(post(b"b" * MAX_BODY)[:-10])
+    held = wire.state.n_held
+    for other in others:
+        other.close()
+    nothing = await wire.send(b"b" * 9)
+    (next_one,) = await wire.send(b"b" + post())
+
+    assert (refused.status, held) == (503, 3 * (MAX_BODY - 20))
+    assert (nothing, next_one.status) == ([], 200)
+
+
+@on_a_wire
+async def test_a_body_counts_until_its_answer(wire: Wire, server: Server) -> None:
+    server.held.set_running_or_notify_cancel()
+    other = Wire(server.core, wire.state)
+    await wire.send(post(b"a" * 60, path="/held") + post(b"b" * 50))
+    await other.send(post(b"c" * 70, path="/held"))
+
+    held = [wire.state.n_held]
+    other.close()
+    await settled()
+    held.append(wire.state.n_held)
+    server.held.set_result("at last")
+    await settled()
+
+    assert held == [180, 110]
+    assert [answer.status for answer in answers(wire.sent)] == [200, 200]
+    assert wire.state.n_held == 0

@@ -7,9 +7,7 @@ and a task for each request, cost as much as all the rest.
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
-from email.utils import formatdate
 from functools import lru_cache
 from http import HTTPStatus
 from math import inf
@@ -18,22 +16,19 @@ from urllib.parse import unquote
 
 import httptools
 
+from tabserve.connections import Connections
 from tabserve.errors import (
     ArrivedTooSlowly,
     BadRequest,
-    ClientError,
+    Overloaded,
+    TabserveError,
 )
 from tabserve.exchange import Exchange, Turn
-from tabserve.heads import KnownHeads
 from tabserve.http import Dispatcher
 from tabserve.types import Request, Response
 
 # A connection without a request stays so long once the server ends: one may be on its way.
 _LAST_REQUEST_S = 0.25
-# Each client that is given up, and opens another connection, costs 0.1 ms.
-_SWEEP_S = 0.1
-# Of those that are given up together, as many in one turn of the loop: others are answered between.
-_SWEPT_AT_ONCE = 4
 
 
 @dataclass(frozen=True)
@@ -45,57 +40,6 @@ class Door:
 
     turn: Turn
     dispatcher: Callable[[], Dispatcher]
-
-
-class Connections:
-    """Those of one event loop, and what they share."""
-
-    def __init__(self) -> None:
-        self.connections: set[Connection] = set()
-        self.default_headers = ""
-        self.known_heads = KnownHeads()
-        # Each answer is its connection's last, so that clients go elsewhere.
-        self.is_draining = False
-        self._emptied = asyncio.Event()
-
-    def begin(self) -> None:
-        """One timer for all connections: one for each request would cost as much as reading it."""
-        self.default_headers = f"date: {formatdate(usegmt=True)}\r\n"
-        now = monotonic()
-        self._expire([each for each in self.connections if each.expires < now])
-
-    def _expire(self, connections: list["Connection"]) -> None:
-        now = monotonic()
-        for connection in connections[:_SWEPT_AT_ONCE]:
-            connection.expire(now)
-        loop = asyncio.get_running_loop()
-        if len(connections) > _SWEPT_AT_ONCE:
-            loop.call_soon(self._expire, connections[_SWEPT_AT_ONCE:])
-        else:
-            loop.call_later(_SWEEP_S, self.begin)
-
-    def drain(self) -> None:
-        self.is_draining = True
-
-    async def end(self, timeout_s: float) -> None:
-        """Once no more are taken: after the answers that are owed, if they take no longer."""
-        self.is_draining = True
-        for connection in list(self.connections):
-            connection.shutdown()
-        if self.connections:
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._emptied.wait(), timeout_s)
-        for connection in list(self.connections):
-            connection.abort()
-
-    def add(self, connection: "Connection") -> None:
-        self.connections.add(connection)
-        self._emptied.clear()
-
-    def discard(self, connection: "Connection") -> None:
-        self.connections.discard(connection)
-        if not self.connections:
-            self._emptied.set()
 
 
 class Connection(asyncio.Protocol):
@@ -110,7 +54,7 @@ class Connection(asyncio.Protocol):
         self._parser = httptools.HttpRequestParser(self)
         self._turn = app.turn
         self._bounds = bounds = app.dispatcher().bounds
-        self._max_body = bounds.max_body
+        self._max_body, self._max_bodies = bounds.max_body, bounds.max_bodies
         self._max_headers, self._max_head_size = bounds.max_headers, bounds.max_header_bytes
         self._client = ""
         # The message that is being received.
@@ -118,15 +62,17 @@ class Connection(asyncio.Protocol):
         self._url = b""
         self._path = ""
         self._headers: dict[str, str] = {}
-        self._body: list[bytes] = []
-        self._size = 0
+        self._body: bytes | bytearray = b""
         self._is_receiving = False
+        self._is_forgotten = False  # what comes of its body
         self._has_head = False
         self._is_body_timed = False
         self._n_repeated = 0  # headers of a name that was there before
         self._head_size = 0  # of the headers that were read
         self._begun_size = 0  # of what came of a head that is not whole yet
         self._upgrade_left = 0
+        self._n_held = 0  # bytes of bodies, and of them those of the request being answered
+        self._n_answering = 0
         # The request that is being answered, and those behind it, each with whether the connection
         # stays after its answer.
         self._exchange: Exchange | None = None
@@ -149,6 +95,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         self._state.discard(self)
         self._queue.clear()
+        self._hold(self._n_answering - self._n_held)
         self.expires = inf
         if self._exchange is not None:
             self._exchange.leave()
@@ -160,12 +107,14 @@ class Connection(asyncio.Protocol):
         is_between = not (self._is_receiving or self._is_broken)
         if is_between and self._exchange is None and self._is_writable:
             known = self._state.known_heads.request(data, self._client)
-            if known is not None:
+            if known is not None and self._has_room(len(known.body)):
+                self._hold(len(known.body))
                 self._begin(known, stays=True)
                 self._take_turn()
                 return
         self._whole = data if is_between else b""
         self._read(data)
+        self._whole = b""
 
     def _take_turn(self) -> None:
         """Nothing else can come in this turn of the loop where there is no other connection."""
@@ -182,7 +131,7 @@ class Connection(asyncio.Protocol):
                 data = self._received(data)
         except httptools.HttpParserError as error:
             ours = error.__context__  # raised by what the parser tells
-            told = ours if isinstance(ours, ClientError) else None
+            told = ours if isinstance(ours, TabserveError) else None
             self._refuse(told or BadRequest("Expected a request of HTTP/1.1."))
         self._take_turn()
 
@@ -211,7 +160,7 @@ class Connection(asyncio.Protocol):
             self._unread, self.expires = unread, now + self._bounds.idle_timeout_s
         elif unread:
             self._transport.abort()
-        elif self._is_receiving and self._exchange is None and self._size <= self._max_body:
+        elif self._is_receiving and self._exchange is None and not self._is_forgotten:
             part = "body" if self._has_head else "head"
             within = f"{self._bounds.receive_timeout_s:g} s"
             self._refuse(
@@ -224,8 +173,9 @@ class Connection(asyncio.Protocol):
 
     def on_message_begin(self) -> None:
         self._url, self._path = b"", ""
-        self._headers, self._body, self._size = {}, [], 0
+        self._headers, self._body = {}, b""
         self._is_receiving, self._has_head, self._is_body_timed = True, False, False
+        self._is_forgotten = False
         self._n_repeated = self._head_size = self._begun_size = 0
         if self._exchange is None:
             self.expires = monotonic() + self._bounds.receive_timeout_s
@@ -262,18 +212,20 @@ class Connection(asyncio.Protocol):
             # The parser leaves it to us to read the body, see on_message_complete.
             raise BadRequest("Expected no chunked body where an upgrade is offered.")
         if int(self._headers.get("content-length", 0)) > self._max_body:
-            self._size = self._max_body + 1  # what comes of it is forgotten
-            self._take(self._bounds.body_too_large())
+            self._forget(self._bounds.body_too_large())
         elif self._headers.get("expect", "").lower() == "100-continue" and self._exchange is None:
             self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def on_body(self, part: bytes) -> None:
-        # One that is too long is refused by its beginning; the rest is read and forgotten.
-        if self._size <= self._max_body:
-            self._body.append(part)
-            self._size += len(part)
-            if self._size > self._max_body:
-                self._take()
+        if self._is_forgotten:
+            return
+        if len(self._body) + len(part) > self._max_body:
+            self._forget(self._bounds.body_too_large())
+        elif not self._has_room(len(part)):
+            self._forget(Overloaded("The server holds as many bodies as it may; try again."))
+        else:
+            self._hold(len(part))
+            self._keep(part)
 
     def on_message_complete(self) -> None:
         if self._parser.should_upgrade():
@@ -308,29 +260,46 @@ class Connection(asyncio.Protocol):
                 self.expires = monotonic() + self._bounds.receive_timeout_s
         return b""
 
-    def _refuse(self, failure: ClientError) -> None:
+    def _refuse(self, failure: TabserveError) -> None:
         """What comes of this request, and behind it, is not read."""
         self._is_broken, self._is_receiving = True, False
         self._take(failure)
         self._turn.soon()
 
+    def _keep(self, part: bytes) -> None:
+        """A list of parts could take many times their bytes."""
+        if not self._body:
+            self._body = part
+            return
+        if isinstance(self._body, bytes):
+            self._body = bytearray(self._body)
+        self._body += part
+
+    def _forget(self, failure: TabserveError) -> None:
+        """This request is refused by its beginning; the rest of its body is read, and not kept."""
+        self._is_forgotten = True
+        self._take(failure)
+
     def _complete(self) -> None:
         self._is_receiving = False
-        if self._size <= self._max_body:
+        if not self._is_forgotten:
             self._take()
         elif self._exchange is None:
             self._go_on()
 
-    def _take(self, failure: ClientError | None = None) -> None:
+    def _take(self, failure: TabserveError | None = None) -> None:
+        if failure is not None:
+            self._hold(-len(self._body))
+            self._body = b""
         request = Request(
             method=self._parser.get_method().decode("ascii") if self._has_head else "-",
             path=self._path,
             headers=self._headers,
-            body=self._body[0] if len(self._body) == 1 else b"".join(self._body),
+            body=bytes(self._body),
             client=self._client,
             failure=failure,
         )
-        self._body = []  # an idle connection keeps none
+        self._body = b""  # an idle connection keeps none
         if b"?" in self._url:
             request.query = self._url.partition(b"?")[2].decode("latin-1")
         stays = (
@@ -346,15 +315,26 @@ class Connection(asyncio.Protocol):
             self._queue.append((request, stays))
             self._transport.pause_reading()
 
+    def _has_room(self, n_bytes: int) -> bool:
+        return self._state.n_held + n_bytes <= self._max_bodies
+
+    def _hold(self, n_bytes: int) -> None:
+        """Below 0: any more."""
+        self._n_held += n_bytes
+        self._state.n_held += n_bytes
+
     # From a request to its answer.
 
     def _begin(self, request: Request, stays: bool) -> None:
         self._is_head, self._stays = request.method == "HEAD", stays
         self.expires = self._unread = inf
+        self._n_answering = len(request.body)
         self._exchange = self._turn.begin(self._app.dispatcher(), request, self._answer)
 
     def _answer(self, response: Response) -> None:
         self._exchange = None
+        self._hold(-self._n_answering)
+        self._n_answering = 0
         if self._transport.is_closing():
             return
         self._stays = self._stays and not self._state.is_draining
@@ -375,7 +355,7 @@ class Connection(asyncio.Protocol):
         """To the next request, or to the end."""
         if self._stays:
             self._next()
-        elif self._is_receiving and self._size > self._max_body:
+        elif self._is_receiving and self._is_forgotten:
             # Closing now would take the answer from a client that is still sending.
             self.expires = monotonic() + self._bounds.receive_timeout_s
         else:

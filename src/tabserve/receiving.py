@@ -22,6 +22,7 @@ class Bounds:
     """As the settings of these names, which are explained there. Sizes in bytes."""
 
     max_body: int = 4 * 2**20
+    max_bodies: int = 256 * 2**20
     max_ratio: int = 100
     max_target: int = 8 * 2**10
     max_headers: int = 100

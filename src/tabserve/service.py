@@ -234,6 +234,7 @@ class Service:
         settings = self.settings
         return Bounds(
             max_body=settings.max_body,
+            max_bodies=max(settings.max_bodies, settings.max_body),
             max_ratio=settings.max_ratio,
             max_target=settings.max_target,
             max_headers=settings.max_headers,

@@ -11,7 +11,7 @@ import pytest
 from benchmarks.slow_clients import Figures, measured
 from benchmarks.traffic import run
 from tests.conftest import RECORD
-from tests.end_to_end.conftest import PATIENCE_S, Server
+from tests.end_to_end.conftest import PATIENCE_S, Server, poll
 
 Serve = Callable[..., Server]
 
@@ -72,3 +72,21 @@ def test_limits_are_as_they_are_set(serve: Serve, repository: Path) -> None:
     assert sent(server, b"GET /health HTTP/1.1\r\nHost: a.example\r\n\r\n").count(b"HTTP/1.1") == 1
     assert sent(server, b"") == b""
     assert server.stop() == 0
+
+
+def test_bodies_that_come_slowly_take_no_more_memory_than_is_set(
+    serve: Serve, repository: Path
+) -> None:
+    server = serve(str(repository), "--max-body", "1000", "--max-bodies", "1000")
+    server.wait_until_ready()
+
+    def status(n_bytes: int) -> int:
+        return server.request("POST", "/predict", content=b" " * n_bytes).status_code
+
+    address = urlsplit(server.url)
+    with closing(socket.create_connection((address.hostname, address.port), PATIENCE_S)) as slow:
+        head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n"
+        slow.sendall(head + b" " * 600)
+        poll("there is no room", lambda: status(401) == 503)
+        assert status(400) == 422
+    poll("there is room again", lambda: status(401) == 422)

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 import uvloop
 
-from tabserve.connection import Connection, Connections, Door
+from tabserve.connection import Connection, Door
+from tabserve.connections import Connections
 from tabserve.exchange import Turn
 from tabserve.server.listening import BACKLOG, Listener
 from tabserve.server.starting import STOPPING
