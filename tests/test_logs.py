@@ -9,6 +9,7 @@ import pytest
 
 from tabserve import logs
 from tabserve.errors import InvalidSettings
+from tabserve.lines import Lines
 from tabserve.logs import LogLine, RequestLog
 
 PATIENCE_S = 20
@@ -43,15 +44,19 @@ def test_lines_are_added_to_those_there_are(path: Path) -> None:
 
 def test_hidden_fields_are_in_no_line_and_the_lines_own_stay(path: Path) -> None:
     log = RequestLog(str(path), hide=["age", "name", "path", "risk"])
-    line = {
-        "path": "/predict",
-        "features": {"age": 3, "size": 4, "name": "Ada", "path": "/home/ada"},
-        "result": {"risk": 0.5, "band": "Low"},
-    }
-    log.write(lambda: [line])
+    features = {"age": [3], "size": [4], "name": ["Ada"], "path": ["/home/ada"]}
+    result = {"risk": [0.5], "band": ["Low"]}
+    log.write(lambda: Lines({"path": "/predict"}, ["a"], features, result, None, {}))
     log.close()
 
-    assert read(path) == [{"path": "/predict", "features": {"size": 4}, "result": {"band": "Low"}}]
+    assert read(path) == [
+        {
+            "path": "/predict",
+            "prediction_id": "a",
+            "features": {"size": 4},
+            "result": {"band": "Low"},
+        }
+    ]
 
 
 def test_line_breaks_in_a_value_make_no_line(path: Path) -> None:

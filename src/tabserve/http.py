@@ -14,6 +14,7 @@ from typing import Any
 from tabserve.admission import Admission
 from tabserve.cors import Cors
 from tabserve.errors import BadRequest, ClientError, MethodNotAllowed, NotFound
+from tabserve.lines import Lines
 from tabserve.logs import LogLine, RequestLog
 from tabserve.metrics import Metrics
 from tabserve.redaction import without_keys
@@ -182,7 +183,7 @@ class _Finished:
     elapsed_s: float
     at: float
 
-    def lines(self) -> list[LogLine]:
+    def lines(self) -> list[LogLine] | Lines:
         request, log = self.request, self.response.log
         common: LogLine = {
             "timestamp": timestamp(self.at),
@@ -195,7 +196,11 @@ class _Finished:
         }
         if self.code:
             common["code"] = self.code
-        return [common | line for line in log()] if log else [common]
+        if log is None:
+            return [common]
+        lines = log()
+        lines.common = common | lines.common
+        return lines
 
 
 def _timeout_s(request: Request) -> float:

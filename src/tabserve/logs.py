@@ -10,14 +10,13 @@ from math import inf
 from pathlib import Path
 from typing import Any
 
-import orjson
-
 from tabserve.errors import InvalidSettings
+from tabserve.lines import Lines, encoded
 from tabserve.redaction import redacted
 
 LogLine = dict[str, Any]
 # Makes the lines of one request, later: building them costs more than all else of logging.
-LogLines = Callable[[], Iterable[LogLine]]
+LogLines = Callable[[], Iterable[LogLine] | Lines]
 
 # Lines that may wait for a slow disk or terminal before further ones are dropped: some 10 MB.
 MAX_WAITING = 20_000
@@ -49,9 +48,10 @@ class RequestLog:
     ) -> None:
         self._hide = frozenset(hide)
         self._on_drop = on_drop
-        # Of each request: how its lines are made, or the lines; and how many they are.
+        # How the lines of each request are made, and how many they are.
         self._unmade: deque[tuple[LogLines, int]] = deque()
-        self._made: deque[tuple[list[bytes], int]] = deque()
+        # Some lines, and how many wait no longer once they are written.
+        self._made: deque[tuple[bytes, int]] = deque()
         self._making = threading.Lock()
         self._n_waiting = 0
         self._lock = threading.Lock()  # of the number
@@ -127,47 +127,40 @@ class RequestLog:
             make, n_lines = self._unmade.popleft()
             n_made += n_lines
             try:
-                lines = [self._encoded(line) for line in make()]
+                *texts, last = self._encoded(make()) or [b""]
             except Exception:  # noqa: BLE001 - those of the other requests must go on
                 self._on_drop(n_lines)
-                lines = []
-            self._made.append((lines, n_lines))
+                texts, last = [], b""
+            self._made.extend((text, 0) for text in texts)
+            self._made.append((last, n_lines))
 
     def _write_made(self, descriptor: int) -> None:
-        lines, n_lines = [], 0
-        while self._made and n_lines < _MOST_AT_ONCE:
-            more, n_more = self._made.popleft()
-            lines += more
-            n_lines += n_more
-        self._write(descriptor, lines)
+        texts, size, n_lines = [], 0, 0
+        while self._made and size < _MOST_BYTES_AT_ONCE:
+            text, n_done = self._made.popleft()
+            texts.append(text)
+            size += len(text)
+            n_lines += n_done
+        self._write(descriptor, redacted(b"".join(texts)))
         with self._lock:
             self._n_waiting -= n_lines
 
-    def _encoded(self, line: LogLine) -> bytes:
-        if self._hide:
-            line = {
-                name: {key: part for key, part in value.items() if key not in self._hide}
-                if isinstance(value, dict)
-                else value
-                for name, value in line.items()
-            }
-        return redacted(
-            orjson.dumps(
-                line, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_SERIALIZE_NUMPY, default=str
-            )
-        )
+    def _encoded(self, lines: Iterable[LogLine] | Lines) -> list[bytes]:
+        if isinstance(lines, Lines):
+            return (lines.without(self._hide) if self._hide else lines).encoded()
+        return [encoded(line) for line in lines]
 
-    def _write(self, descriptor: int, lines: list[bytes]) -> None:
+    def _write(self, descriptor: int, text: bytes) -> None:
         """Whole lines at a time, so that those of several workers do not mix: in a file none does,
         in a pipe none that is shorter than what the system writes in one piece.
         """
-        lost = len(lines)
+        written = 0
         try:
-            for chunk in _chunks(lines, self._piece):
-                _write_all(descriptor, b"".join(chunk))
-                lost -= len(chunk)
+            for piece in _pieces(text, self._piece):
+                _write_all(descriptor, piece)
+                written += len(piece)
         except OSError:  # the disk is full, or the reader of the pipe is gone
-            self._on_drop(lost)
+            self._on_drop(text.count(b"\n", written))
 
 
 def _piece(descriptor: int) -> int:
@@ -176,18 +169,13 @@ def _piece(descriptor: int) -> int:
     return _MOST_BYTES_AT_ONCE if is_file else _PIPE_BUF
 
 
-def _chunks(lines: list[bytes], most: int) -> Iterator[list[bytes]]:
+def _pieces(text: bytes, most: int) -> Iterator[bytes]:
     """As many lines at a time as have no more bytes than `most`, and at least one."""
-    chunk: list[bytes] = []
-    size = 0
-    for line in lines:
-        if chunk and size + len(line) > most:
-            yield chunk
-            chunk, size = [], 0
-        chunk.append(line)
-        size += len(line)
-    if chunk:
-        yield chunk
+    start = 0
+    while start < len(text):
+        end = text.rfind(b"\n", start, start + most) + 1 or text.index(b"\n", start) + 1
+        yield text[start:end]
+        start = end
 
 
 def _write_all(descriptor: int, content: bytes) -> None:

@@ -16,7 +16,7 @@ from tabserve.artifact import Artifact, Manifest
 from tabserve.batching import Batcher
 from tabserve.decoding import RecordDecoder
 from tabserve.errors import ModelNotReady, OperatorError
-from tabserve.logs import LogLine
+from tabserve.lines import Lines
 from tabserve.metrics import Metrics
 from tabserve.output import WARNINGS, Renderer
 from tabserve.predictor import Outcome, Predictor
@@ -63,6 +63,8 @@ class ServedModel:
         )
         self._features = self.manifest.signature.features
         self._names = [feature.name for feature in self._features]
+        self._may_warn = self.manifest.signature.may_warn
+        self._told_of = {"model": self.manifest.name, "model_version": self.manifest.version}
         self._artifact = artifact
         self._metrics = metrics
         self._loading: Any = {
@@ -158,32 +160,34 @@ class ServedModel:
         for code in codes:
             counter.labels(self.manifest.name, self.manifest.version, code).inc()
 
-    def log_lines(self, records: Records, answers: Sequence[Outcome]) -> list[LogLine]:
+    def log_lines(self, records: Records, outcomes: Sequence[Outcome]) -> Lines:
         """What the log says of each prediction that was made."""
-        model, version = self.manifest.name, self.manifest.version
-        columns = [
-            _listed(feature, column)
-            if isinstance(column := records.values[name], np.ndarray)
-            else column
-            for feature, name in zip(self._features, self._names, strict=True)
-        ]
-        rows = [dict(zip(self._names, row, strict=True)) for row in zip(*columns, strict=True)]
-        if records.echoes is not None:
-            for row, echo in zip(rows, records.echoes, strict=True):
-                row.update(echo)
-        results = self.renderer.own_fields
-        return [
-            {
-                "model": model,
-                "model_version": version,
-                "prediction_id": answer["prediction_id"],
-                "features": row,
-                "result": {name: answer[name] for name in results},
+        answers = [outcome for outcome in outcomes if isinstance(outcome, dict)]
+        if len(answers) < len(outcomes):
+            made = [row for row, outcome in enumerate(outcomes) if isinstance(outcome, dict)]
+            records = records.part(made)
+        values = records.values
+        return Lines(
+            common=self._told_of,
+            prediction_ids=[answer["prediction_id"] for answer in answers],
+            features={
+                name: _listed(feature, column)
+                if isinstance(column := values[name], np.ndarray)
+                else column
+                for feature, name in zip(self._features, self._names, strict=True)
+            },
+            result={
+                name: [answer[name] for answer in answers] for name in self.renderer.own_fields
+            },
+            echoes=records.echoes,
+            more={
+                row: {WARNINGS: answer[WARNINGS]}
+                for row, answer in enumerate(answers)
+                if WARNINGS in answer
             }
-            | ({WARNINGS: answer[WARNINGS]} if WARNINGS in answer else {})
-            for row, answer in zip(rows, answers, strict=True)
-            if isinstance(answer, dict)
-        ]
+            if self._may_warn
+            else {},
+        )
 
     @property
     def logged_fields(self) -> set[str]:

@@ -12,6 +12,8 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import AfterValidator
 
+from tabserve.lines import Lines
+
 Array = npt.NDArray[Any]
 
 # One array of shape (n_rows,) per input feature, by name. Missing numbers are NaN, other missing
@@ -108,7 +110,7 @@ class Response:
     content_type: str = "application/json"
     headers: dict[str, str] = field(default_factory=dict)
     # Makes what the log says of each prediction; called off the request's path.
-    log: Callable[[], list[dict[str, Any]]] | None = None
+    log: Callable[[], Lines] | None = None
     n_log_lines: int = 1
 
 

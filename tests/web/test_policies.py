@@ -214,7 +214,8 @@ def test_a_date_is_described_exemplified_and_kept(client: Client, service: Servi
     assert all(pd.Timestamp(example["since"]).tzinfo is not None for example in examples)
     records = service.model.decoder.one(orjson.dumps(RECORD))
     answer = dict.fromkeys(("prediction", "prediction_id"), 0)
-    assert service.model.log_lines(records, [answer])[0]["features"] == RECORD
+    lines = service.model.log_lines(records, [answer])
+    assert {name: column[0] for name, column in lines.features.items()} == RECORD
 
 
 def test_a_csv_has_dates_where_the_signature_declares_them(tmp_path: Path, model: Pipeline) -> None:
