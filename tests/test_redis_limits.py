@@ -2,6 +2,7 @@
 
 import asyncio
 import importlib
+import socketserver
 import sys
 import threading
 from collections import Counter
@@ -10,7 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from itertools import cycle
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import orjson
 import pytest
@@ -217,6 +218,38 @@ def test_a_store_that_nobody_asks_is_known_to_be_away(
     own_store.kill()
 
     poll("it is told", lambda: away.told == [True])
+
+
+class Forgetful(socketserver.BaseRequestHandler):
+    """Takes what is asked, and is gone before it answers."""
+
+    asked: ClassVar[list[bytes]] = []
+
+    def handle(self) -> None:
+        while command := self.request.recv(65536):
+            if b"EVAL" in command:
+                self.asked.append(command)
+                return
+            answer = b"%1\r\n+proto\r\n:3\r\n" if b"HELLO" in command else b"+OK\r\n"
+            self.request.sendall(answer * command.count(b"*"))
+
+
+def test_what_may_have_been_counted_is_not_counted_again() -> None:
+    away = Away()
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Forgetful) as server:
+        server.daemon_threads = True
+        serving = threading.Thread(target=server.serve_forever, daemon=True)
+        serving.start()
+        url = "redis://{}:{}".format(*server.server_address[:2])
+        limiter = RedisLimiter(Rate(9, 60), url, is_open=True, on_away=away)
+
+        assert waited(limiter.admit("a")) == 0.0
+        assert away.told[0]
+        limiter.close()
+        server.shutdown()
+        serving.join()
+
+    assert len(Forgetful.asked) == 1
 
 
 @pytest.mark.parametrize("end", ["host:none", "host:1/0?db=x", "host:1/0?socket_timeout=x"])
