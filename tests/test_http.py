@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -229,23 +230,106 @@ def test_what_comes_in_one_turn_of_the_loop_is_computed_as_one_batch(sent: list[
 
     core = dispatcher(fine, handler)
 
-    async def all_at_once() -> list[Response]:
-        responses: list[Response] = []
-        turn = Turn(asyncio.get_running_loop())
-        for x in sent:
-            request = asked("POST", body=b"%d" % x)
-            turn.begin(core, request, responses.append)
-            turn.soon()
-        await _settled()
-        return responses
+    responses = in_one_turn(core, *(asked("POST", body=b"%d" % x) for x in sent))
 
-    for x, response in zip(sent, asyncio.run(all_at_once()), strict=True):
+    for x, response in zip(sent, responses, strict=True):
         if x < 0:
             assert told(response) == (500, "internal", "The server failed.")
         else:
             assert response.body == b"%d" % (2 * x)
     assert calls[0] == len(sent)
     assert (len(calls) == 1) == (min(sent) > 0 or len(sent) == 1)
+
+
+def in_one_turn(core: Dispatcher, *requests: Request) -> list[Response]:
+    """What each is answered."""
+    responses: dict[int, Response] = {}
+
+    async def all_at_once() -> None:
+        turn = Turn(asyncio.get_running_loop())
+        for place, request in enumerate(requests):
+            turn.begin(core, request, partial(responses.__setitem__, place))
+        turn.soon()
+        await _settled()
+
+    asyncio.run(all_at_once())
+    return [responses[place] for place in range(len(requests))]
+
+
+class FailingAt(Dispatcher):
+    """at: the step of a request for /bad that fails in a way that nobody thought of."""
+
+    at = ""
+
+    def begin(self, request: Request) -> Response | Pending:
+        if (self.at, request.path) == ("begin", "/bad"):
+            raise KeyError(ROW)
+        return super().begin(request)
+
+    def end(self, request: Request, pending: Pending, result: Any) -> Response | Pending:
+        if (self.at, request.path) == ("end", "/bad"):
+            raise KeyError(ROW)
+        return super().end(request, pending, result)
+
+
+@pytest.mark.parametrize("at", ["begin", "end"])
+def test_a_request_that_fails_as_nobody_thought_of_leaves_its_neighbours_their_answers(
+    at: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    def handler(request: Request) -> Pending:
+        return Pending(Computation(list, request.path), json_response)
+
+    routes = [Route("GET", path, handler) for path in ("/1", "/bad", "/2")]
+    core = FailingAt(routes, metrics=Metrics(), log=RequestLog("off"))
+    core.at = at
+
+    first, failed, last = in_one_turn(core, *(asked(path=route.path) for route in routes))
+
+    assert (first.body, last.body) == (b'"/1"', b'"/2"')
+    assert told(failed) == (500, "internal", "The server failed.")
+    assert ROW not in caplog.text
+
+
+def test_one_that_cannot_be_answered_keeps_nobody_elses_answer(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    responses: list[Response] = []
+
+    def lost(response: Response) -> None:
+        raise ConnectionError
+
+    async def both_at_once() -> None:
+        turn = Turn(asyncio.get_running_loop())
+        turn.begin(dispatcher(fine), asked(x_request_id="lost"), lost)
+        turn.begin(dispatcher(fine), asked(), responses.append)
+        turn.soon()
+        await _settled()
+
+    asyncio.run(both_at_once())
+    assert [response.body for response in responses] == [b'"fine"']
+    assert "request lost could not be answered" in caplog.text
+
+
+def test_what_cannot_be_counted_or_logged_is_answered(
+    drive: Drive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = RequestLog("off")
+    core = dispatcher(fine, log=log)
+
+    def fails(*_: object) -> None:
+        raise OSError("no space left")
+
+    monkeypatch.setattr(log, "write", fails)
+
+    assert drive(core, asked()).body == b'"fine"'
+    assert told(drive(core, asked(path="/nowhere")))[0] == 404
+
+
+def test_a_handler_that_ends_the_process_fails_alone(drive: Drive) -> None:
+    def exits(request: Request) -> Response:
+        raise SystemExit(3)
+
+    assert told(drive(dispatcher(exits), asked())) == (500, "internal", "The server failed.")
 
 
 def test_an_answer_does_not_wait_until_it_is_counted_but_a_scrape_does() -> None:

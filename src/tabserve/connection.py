@@ -338,7 +338,11 @@ class Connection(asyncio.Protocol):
         if self._transport.is_closing():
             return
         self._stays = self._stays and not self._state.is_draining
-        self._transport.write(self._written(response))
+        try:
+            self._transport.write(self._written(response))
+        except Exception:  # what is behind it would be taken for its answer
+            self._transport.abort()
+            raise
         self._go_on()
 
     def _written(self, response: Response) -> bytes:

@@ -1,6 +1,7 @@
 """Requests driven to their responses: by a thread that waits, or by an event loop that does not."""
 
 import asyncio
+import logging
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
@@ -12,7 +13,10 @@ from tabserve.batching import computed
 from tabserve.cpus import usable_cpus
 from tabserve.errors import ClientLeft, DeadlineExceeded, Overloaded
 from tabserve.http import Dispatcher
+from tabserve.responses import failure
 from tabserve.types import Computation, Pending, Request, Response
+
+logger = logging.getLogger("tabserve")
 
 # What is left to do of answered requests waits for so many of them, or for so long.
 _MOST_LEFT = 16
@@ -134,7 +138,9 @@ class Turn:
 
 
 class Exchange:
-    """One request on its way to its response, on an event loop."""
+    """One request on its way to its response, on an event loop. Whatever it meets there is its own:
+    those of the same turn go on.
+    """
 
     __slots__ = ("_answered", "_awaited", "_core", "_pending", "_request", "_timer", "_turn")
 
@@ -155,7 +161,31 @@ class Exchange:
 
     def begin(self) -> Computation | None:
         """Up to what is to be computed at once, to what it waits for, or to its response."""
-        found = self._core.begin(self._request)
+        try:
+            found = self._core.begin(self._request)
+        except Exception as error:  # noqa: BLE001 - told to its client and to the operator
+            found = failure(error, self._request.request_id)
+        return self._go_on(found)
+
+    def end(self, result: Any) -> None:
+        """To its response, or to what it waits for next. result: what was computed, or the error
+        that it came to.
+        """
+        try:
+            found = self._core.end(self._request, self._pending, result)
+        except Exception as error:  # noqa: BLE001 - told to its client and to the operator
+            found = failure(error, self._request.request_id)
+        computation = self._go_on(found)
+        if computation is not None:
+            (result,) = computed([computation])
+            self.end(result)
+
+    def leave(self) -> None:
+        """The client has left: what is not begun need not be computed."""
+        self._resume(ClientLeft("The client left before its answer."))
+
+    def _go_on(self, found: Response | Pending) -> Computation | None:
+        """With what is to be computed at once, if anything is."""
         if isinstance(found, Response):
             self._answer(found)
             return None
@@ -165,27 +195,11 @@ class Exchange:
         self._wait(awaited)
         return None
 
-    def end(self, result: Any) -> None:
-        """To its response, or to what it waits for next. result: what was computed, or the error
-        that it came to.
-        """
-        found = self._core.end(self._request, self._pending, result)
-        if isinstance(found, Response):
-            self._answer(found)
-            return
-        self._pending = found
-        if isinstance(found.awaited, Computation):
-            (result,) = computed([found.awaited])
-            self.end(result)
-        else:
-            self._wait(found.awaited)
-
-    def leave(self) -> None:
-        """The client has left: what is not begun need not be computed."""
-        self._resume(ClientLeft("The client left before its answer."))
-
     def _answer(self, response: Response) -> None:
-        self._answered(response)
+        try:
+            self._answered(response)
+        except Exception:  # its client is gone, or was left without an answer
+            logger.exception("request %s could not be answered", self._request.request_id)
         self._turn.done(self._core)
 
     def _wait(self, future: "Future[Any]") -> None:

@@ -18,7 +18,7 @@ from tabserve.lines import Lines
 from tabserve.logs import LogLine, RequestLog
 from tabserve.metrics import Metrics
 from tabserve.redaction import without_keys
-from tabserve.responses import error_response, told
+from tabserve.responses import error_response, log_failure, told
 from tabserve.routing import Route
 from tabserve.types import Handler, Pending, Request, Response, new_id, timestamp
 
@@ -83,7 +83,7 @@ class Dispatcher:
             if "x-request-timeout-ms" in request.headers:
                 request.deadline = min(request.deadline, request.started + _timeout_s(request))
             found = self._handler(request)(request)
-        except Exception as error:  # noqa: BLE001 - see told
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - see told
             return self._failed(request, error)
         return self._waiting_or_finished(request, found)
 
@@ -97,7 +97,7 @@ class Dispatcher:
             if isinstance(result, BaseException):
                 raise result
             found = pending.then(result)
-        except Exception as error:  # noqa: BLE001 - see told
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - see told
             return self._failed(request, error)
         return self._waiting_or_finished(request, found)
 
@@ -128,7 +128,7 @@ class Dispatcher:
         self._admission.check_key(request)
         raise _no_such(methods, has_docs="/docs" in self._routes)
 
-    def _failed(self, request: Request, error: Exception) -> Response:
+    def _failed(self, request: Request, error: BaseException) -> Response:
         error = told(error, request.request_id)
         return self._finished(request, error_response(error, request.request_id), error.code)
 
@@ -137,13 +137,19 @@ class Dispatcher:
         response.headers["X-Request-ID"] = request.request_id
         if self._cors is not None:
             self._cors.allow(request, response)
+        try:
+            self._note(request, response, code)
+        except Exception as error:  # noqa: BLE001 - no reason to withhold the answer
+            log_failure(error, request.request_id)
+        return response
+
+    def _note(self, request: Request, response: Response, code: str) -> None:
         elapsed_s = self._clock() - request.started
         self._metrics.later(self._latency[request.path].observe, elapsed_s)
         if code:
             self._metrics.errors.labels(code).inc()
         finished = _Finished(request, response, code, elapsed_s, time.time())
         self._log.write(finished.lines, response.n_log_lines)
-        return response
 
 
 def _no_such(methods: Mapping[str, Route], has_docs: bool) -> ClientError:

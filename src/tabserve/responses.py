@@ -42,19 +42,26 @@ def error_body(error: TabserveError) -> dict[str, Any]:
     return {"error": error.code, "detail": detail}
 
 
-def told(error: Exception, request_id: str) -> TabserveError:
+def failure(error: BaseException, request_id: str) -> Response:
+    """Where no other response can be made."""
+    response = error_response(told(error, request_id), request_id)
+    response.headers["X-Request-ID"] = request_id
+    return response
+
+
+def told(error: BaseException, request_id: str) -> TabserveError:
     """What the client may know of it. What is no error of ours, or is the server's or the model's
     fault, is told to the operator.
     """
     if not isinstance(error, TabserveError):
-        _log_failure(error, request_id)
+        log_failure(error, request_id)
         return Internal("The server failed.")
     if isinstance(error, Internal):
         logger.error("request %s failed: %s", request_id, error)
     return error
 
 
-def _log_failure(error: Exception, request_id: str) -> None:
+def log_failure(error: BaseException, request_id: str) -> None:
     """The place and the kind of the failure; its message may hold the row, so it stays out."""
     frames = "".join(traceback.format_tb(error.__traceback__))
     logger.error("request %s failed: %s\n%s", request_id, type(error).__name__, frames)
