@@ -3,8 +3,10 @@
 import gc
 import shutil
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterator
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,16 @@ from tabserve.errors import ArtifactError, ModelNotReady, OperatorError
 from tabserve.repository import LIVE
 from tests.conftest import RECORD
 from tests.forging import edit_manifest, forge
-from tests.serving import PATIENCE_S, Answer, Client, client_of, error, settings
+from tests.serving import (
+    PATIENCE_S,
+    Answer,
+    Client,
+    HeldEngine,
+    client_of,
+    error,
+    service_with,
+    settings,
+)
 
 BODY = orjson.dumps({"x": 3.0})
 
@@ -325,6 +336,26 @@ def test_a_model_that_was_replaced_is_let_go_as_soon_as_its_last_request_is_answ
         assert not batcher._thread.is_alive()
     finally:
         gc.enable()
+
+
+def test_several_models_that_never_return_are_waited_for_together(
+    folder: Path, lines: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ["line", *(f"m{i}" for i in range(7))]
+    for name in names[1:]:
+        put(lines / "line" / "1.0.0", folder / name, "1.0.0")
+    engine = HeldEngine()
+    service, _ = service_with(engine, folder, monkeypatch)
+    for named in service.models.named.values():
+        named.live.answers(named.live.decoder.one(BODY), inf)
+    timeout_s = 0.5
+
+    began = time.monotonic()
+    service.models.close(timeout_s)
+    took_s = time.monotonic() - began
+
+    engine.release.set()  # for their threads
+    assert timeout_s <= took_s < len(names) * timeout_s / 2
 
 
 def test_latencies_are_counted_by_the_routes_of_all_models_together(

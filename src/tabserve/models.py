@@ -147,10 +147,14 @@ class Models:
     @property
     def computing_s(self) -> float:
         """For how long the longest of the present calls lasts already."""
-        models = [
+        return max((model.computing_s for model in self._models), default=0.0)
+
+    @property
+    def _models(self) -> list[ServedModel]:
+        """Those that answer requests, of all names."""
+        return [
             model for named in self.named.values() for model in (named.live, *named.opened.values())
         ]
-        return max((model.computing_s for model in models), default=0.0)
 
     def start(self) -> None:
         """Begin to load the live versions, if nobody did; returns at once."""
@@ -162,25 +166,28 @@ class Models:
 
     def wait(self, timeout_s: float | None = None) -> None:
         """Until each live version is ready. Raises what refused one, or ModelNotReady."""
-        ends = None if timeout_s is None else time.monotonic() + timeout_s
+        left_s = _countdown(timeout_s)
         for named in list(self.named.values()):
             try:
-                named.live.wait(None if ends is None else max(0.0, ends - time.monotonic()))
+                named.live.wait(left_s())
             except ModelNotReady:
                 raise ModelNotReady(f"{named.name} was not ready within {timeout_s} s.") from None
 
     def close(self, timeout_s: float | None = None) -> None:
-        """Finish what is queued; `start` loads anew."""
+        """Finish what is queued, if all of it together takes no longer; `start` loads anew."""
+        left_s = _countdown(timeout_s)
         if self._thread is not None:
             self._jobs.put(None)
-            self._thread.join(timeout_s)
+            self._thread.join(left_s())
             self._thread = self._seen = None
         for named in self.named.values():
             if named.trial is not None:
                 named.trial.close()
                 self.named = {**self.named, named.name: replace(named, trial=None, planned=None)}
-            for model in (named.live, *named.opened.values()):
-                model.close(timeout_s)
+        for model in self._models:
+            model.end()
+        for model in self._models:
+            model.close(left_s())
 
     def do(self, action: Callable[[], T]) -> "Future[T]":
         """What the action comes to, done in the thread of this object."""
@@ -508,3 +515,11 @@ class Models:
     def _note_proven(self, named: Named) -> None:
         if named.live.is_ready:
             self._folders.note_proven(named.name, named.version)
+
+
+def _countdown(timeout_s: float | None) -> Callable[[], float | None]:
+    """Gives how much of the time is left; None where it has no end."""
+    if timeout_s is None:
+        return lambda: None
+    ends = time.monotonic() + timeout_s
+    return lambda: max(0.0, ends - time.monotonic())

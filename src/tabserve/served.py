@@ -229,6 +229,11 @@ class ServedModel:
             "libraries": manifest.libraries,
         }
 
+    def end(self) -> None:
+        """Take nothing more, and finish what is queued; returns at once."""
+        if self._batcher is not None:
+            self._batcher.end()
+
     def close(self, timeout_s: float | None = None) -> None:
         """Finish what is queued, if that takes no longer, and forget the model; `start` loads it
         anew.
