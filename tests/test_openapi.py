@@ -227,3 +227,19 @@ def test_an_answer_names_every_code_that_it_may_have(
     kind: type[errors.TabserveError], codes: str
 ) -> None:
     assert error_answer(kind)["description"].startswith(codes)
+
+
+def all_below(kind: type[errors.TabserveError]) -> Iterator[type[errors.TabserveError]]:
+    for special in kind.__subclasses__():
+        yield special
+        yield from all_below(special)
+
+
+@pytest.mark.parametrize(
+    "kind", [*all_below(errors.ClientError), *all_below(errors.ServerError)], ids=lambda k: k.__name__
+)
+def test_each_error_that_a_client_may_see_is_described_by_a_sentence(
+    kind: type[errors.TabserveError],
+) -> None:
+    description = error_answer(kind)["description"]
+    assert re.fullmatch(r"[a-z_ ]+: [A-Z].{10,}\.", description)

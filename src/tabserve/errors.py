@@ -84,14 +84,18 @@ class Forbidden(ClientError):
 
 
 class UnknownKey(Forbidden):
-    pass
+    """No such API key is known, or not any more."""
 
 
 class NotFound(ClientError):
+    """There is no such route, model or version."""
+
     code, status = "not_found", 404
 
 
 class MethodNotAllowed(ClientError):
+    """The route answers other methods: Allow names them."""
+
     code, status = "method_not_allowed", 405
 
     def __init__(self, allowed: list[str]) -> None:
@@ -100,6 +104,8 @@ class MethodNotAllowed(ClientError):
 
 
 class ArrivedTooSlowly(ClientError):
+    """The head of the request, or its body, was not whole in time."""
+
     code, status = "timeout", 408
 
 
@@ -116,6 +122,8 @@ class TooLarge(ClientError):
 
 
 class TargetTooLong(ClientError):
+    """The path with its query is over the limit."""
+
     code, status = "target_too_long", 414
 
 
@@ -126,7 +134,7 @@ class UnsupportedMediaType(ClientError):
 
 
 class UnsupportedCoding(UnsupportedMediaType):
-    """Of the body: `accepted` is what may stand in Content-Encoding."""
+    """The Content-Encoding is not gzip: Accept-Encoding names what it may be."""
 
     accepted = "gzip, identity"
 
@@ -151,6 +159,8 @@ class InvalidInput(ClientError):
 
 
 class InvalidJSON(InvalidInput):
+    """The body is no JSON: `detail` says where."""
+
     code = "invalid_json"
 
 
@@ -165,12 +175,15 @@ class RateLimited(ClientError):
 
 
 class HeadersTooLarge(ClientError):
+    """The headers are too many, or too large."""
+
     code, status = "headers_too_large", 431
 
 
 class ClientLeft(ClientError):
-    """Before its answer, so that nobody reads this one: it is for the log and the metrics. The
-    status is that of nginx' logs.
+    """The client left before its answer, so that nobody reads this one.
+
+    It is for the log and the metrics. The status is that of nginx' logs.
     """
 
     code, status = "client_left", 499
@@ -185,7 +198,9 @@ class Internal(ServerError):
 
 
 class BadModelOutput(Internal):
-    """rows: the records whose answer is to blame, where that is known."""
+    """The model's answer is no number, or of the wrong shape.
+
+    rows: the records whose answer is to blame, where that is known."""
 
     code = "bad_model_output"
 
@@ -202,7 +217,9 @@ class ModelNotReady(ServerError):
 
 
 class Overloaded(ModelNotReady):
-    """retry_after_s: when there may be room."""
+    """Too many requests wait for the model already.
+
+    retry_after_s: when there may be room."""
 
     code = "overloaded"
 
