@@ -17,6 +17,7 @@ from tabserve import Service
 from tabserve.errors import ArtifactError, ModelNotReady, OperatorError
 from tabserve.repository import LIVE
 from tests.conftest import RECORD
+from tests.end_to_end.conftest import poll
 from tests.forging import edit_manifest, forge
 from tests.serving import (
     PATIENCE_S,
@@ -336,6 +337,25 @@ def test_a_model_that_was_replaced_is_let_go_as_soon_as_its_last_request_is_answ
         assert not batcher._thread.is_alive()
     finally:
         gc.enable()
+
+
+def test_of_several_models_the_one_that_is_stuck_is_not_ready(
+    folder: Path, lines: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(lines / "line" / "1.0.0", folder / "double", "1.0.0")
+    engine = HeldEngine()
+    service, _ = service_with(engine, folder, monkeypatch, deadline=0.05)
+    client = client_of(service, "fastapi")
+    assert error(ask(client, "/models/double")) == (504, "deadline")
+
+    poll("it is known to be stuck", lambda: service.models.is_stuck)
+    probed = [
+        client.get(f"{below}/ready").status for below in ("", "/models/double", "/models/line")
+    ]
+
+    engine.release.set()
+    service.close()
+    assert probed == [503, 503, 200]
 
 
 def test_several_models_that_never_return_are_waited_for_together(

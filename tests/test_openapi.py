@@ -236,7 +236,9 @@ def all_below(kind: type[errors.TabserveError]) -> Iterator[type[errors.Tabserve
 
 
 @pytest.mark.parametrize(
-    "kind", [*all_below(errors.ClientError), *all_below(errors.ServerError)], ids=lambda k: k.__name__
+    "kind",
+    [*all_below(errors.ClientError), *all_below(errors.ServerError)],
+    ids=lambda k: k.__name__,
 )
 def test_each_error_that_a_client_may_see_is_described_by_a_sentence(
     kind: type[errors.TabserveError],

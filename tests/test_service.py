@@ -30,6 +30,7 @@ from tabserve.errors import (
 from tabserve.repository import LoadedModel
 from tabserve.service import resolve
 from tests.conftest import RECORD
+from tests.end_to_end.conftest import poll
 from tests.serving import (
     BODY,
     FRAMEWORKS,
@@ -202,6 +203,22 @@ def test_past_the_deadline_the_answer_is_504_and_nothing_hangs(serve: Any) -> No
     engine.release.set()
     client.service.close()
     assert sum(engine.calls) <= 1  # none, where the machine was slower than the deadline
+
+
+def test_a_model_that_does_not_return_is_not_ready_until_it_does(serve: Any) -> None:
+    engine = HeldEngine()
+    client = serve(engine, deadline=0.05)
+    assert error(client.predict()) == (504, "deadline")
+
+    poll("it is known to be stuck", lambda: client.get("/ready").status == 503)
+    not_ready = client.get("/ready")
+    assert error(not_ready) == (503, "model_not_ready")
+    assert "has not returned from a call" in not_ready.json()["detail"]
+    assert client.get("/models").json()["models"][0]["ready"] is False
+    assert client.get("/health").status == 200
+
+    engine.release.set()
+    poll("it has returned", lambda: client.get("/ready").status == 200)
 
 
 def test_a_slow_model_does_not_block_the_event_loop(

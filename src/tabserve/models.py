@@ -145,9 +145,9 @@ class Models:
         self.named = {named.name: named for named in self._found()}
 
     @property
-    def computing_s(self) -> float:
-        """For how long the longest of the present calls lasts already."""
-        return max((model.computing_s for model in self._models), default=0.0)
+    def is_stuck(self) -> bool:
+        """Whether one of them takes longer for a call than anybody waits for it."""
+        return any(model.is_stuck for model in self._models)
 
     @property
     def _models(self) -> list[ServedModel]:

@@ -36,6 +36,7 @@ class ServedModel:
 
     request_class: the user's own, or None for one made from the signature.
     workers: processes that share this machine's CPUs.
+    stuck_after_s: of a call by when nobody waits for it any more.
     on_refused: told of the error for which the model will never be served.
     Raises ArtifactError and RequestClassError for what the manifest alone shows.
     """
@@ -54,6 +55,7 @@ class ServedModel:
         max_wait_s: float = inf,
         max_rows: int = 10_000,
         max_depth: int = 64,
+        stuck_after_s: float = inf,
         on_refused: Callable[[Exception], None] = lambda error: None,
     ) -> None:
         self.manifest = artifact.manifest
@@ -77,6 +79,7 @@ class ServedModel:
             "max_queue_rows": max_queue_rows,
             "max_wait_s": max_wait_s,
         }
+        self._stuck_after_s = stuck_after_s
         self.on_refused = on_refused
         self.on_ready: Callable[[], None] = lambda: None
         self.pause: Callable[[], None] = lambda: None  # while it is loaded, again and again
@@ -128,6 +131,13 @@ class ServedModel:
         return loaded
 
     @property
+    def answering(self) -> LoadedModel:
+        """One that is loaded, and not stuck. Raises ModelNotReady."""
+        if self.is_stuck:
+            raise ModelNotReady("The model has not returned from a call within the deadline.")
+        return self.loaded
+
+    @property
     def predictor(self) -> Predictor:
         """Raises ModelNotReady."""
         predictor = self._predictor
@@ -150,10 +160,10 @@ class ServedModel:
         return batcher.submit(records, deadline)
 
     @property
-    def computing_s(self) -> float:
-        """For how long the present call of the model in its own thread lasts already."""
+    def is_stuck(self) -> bool:
+        """Whether the model takes longer for one call than anybody waits for it."""
         batcher = self._batcher
-        return 0.0 if batcher is None else batcher.computing_s
+        return batcher is not None and batcher.computing_s > self._stuck_after_s
 
     def count_row_errors(self, codes: Iterable[str]) -> None:
         counter = self._metrics.row_errors

@@ -64,7 +64,7 @@ class Service:
         self._log: RequestLog | None = None
         self._key_tries: RateLimiter | None = None
         self._close_limiter: Callable[[], None] = lambda: None
-        self._is_draining = False
+        self._why_draining = ""
         self._extensions: list[Callable[[], dict[str, Any]]] = []
         self.on_refused: Callable[[Exception], None] = _log_refusal
         self.metrics = Metrics()
@@ -111,15 +111,10 @@ class Service:
         """Answer as one that is loading, and load nothing: another process does that."""
         self.is_held = True
 
-    def drain(self) -> None:
+    def drain(self, why: str) -> None:
         """Say at /ready that nothing more should be sent here, and answer whatever is."""
-        self._is_draining = True
+        self._why_draining = why
         self._publish()
-
-    @property
-    def is_stuck(self) -> bool:
-        """Whether a model takes longer for one call than anybody waits for it."""
-        return self.models.computing_s > self.settings.deadline
 
     def start(self) -> None:
         """Begin to load the live models in a thread; returns at once."""
@@ -280,6 +275,7 @@ class Service:
             max_wait_s=settings.max_wait,
             max_rows=settings.max_rows,
             max_depth=settings.max_depth,
+            stuck_after_s=settings.deadline,
         )
 
     def _request_class_of(self, name: str) -> type[BaseModel] | None:
@@ -307,7 +303,9 @@ class Service:
         for named in self.models.named.values():
             routes += self._routes_of(named)
         routes += self._default_routes()
-        return [*routes, status.stopping_route()] if self._is_draining else routes
+        if self._why_draining:
+            routes.append(status.stopping_route(self._why_draining))
+        return routes
 
     def _server_routes(self) -> list[Route]:
         """Of the process and of all models."""

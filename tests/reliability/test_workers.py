@@ -20,7 +20,7 @@ from sklearn.preprocessing import FunctionTransformer
 
 import tabserve
 from tests.conftest import NUMBERS, RECORD
-from tests.end_to_end.conftest import Server, poll
+from tests.end_to_end.conftest import PATIENCE_S, Server, poll
 
 Serve = Callable[..., Server]
 
@@ -221,6 +221,11 @@ def stuck_repository(
     return out
 
 
+def is_refused(answer: httpx.Response) -> Any:
+    """Its body, if it is not ready."""
+    return answer.json() if answer.status_code == 503 else None
+
+
 @pytest.mark.parametrize(("flags", "n_workers"), [(["--workers", "2"], 2), (["--supervise"], 1)])
 @pytest.mark.slow
 def test_a_worker_whose_model_never_returns_is_replaced(
@@ -230,11 +235,24 @@ def test_a_worker_whose_model_never_returns_is_replaced(
     server.wait_until_ready(n_workers)
     record = {name: RECORD[name] for name in NUMBERS}
 
-    with asked(server, "GET", "/health", n_clients=1) as healthy:
-        assert server.post("/predict", record | {"tenure_months": 72}).status_code == 504
+    with (
+        asked(server, "GET", "/health", n_clients=1) as healthy,
+        asked(server, "GET", "/ready", n_clients=1) as ready,
+        httpx.Client(base_url=server.url, trust_env=False, timeout=PATIENCE_S) as client,
+    ):
+        answer = client.post("/predict", json=record | {"tenure_months": 72})
+        assert (answer.status_code, answer.json()["error"]) == (504, "deadline")
+        # On the connection to the worker that is stuck.
+        told = poll("it is not ready", lambda: is_refused(client.get("/ready")))
         poll("another worker is ready", lambda: server.times_ready == n_workers + 1)
+        probed = len(ready)
+        poll("it is probed", lambda: len(ready) > probed + 10)
 
+    assert told["error"] == "model_not_ready"
+    assert "has not returned from a call" in told["detail"]
     assert set(healthy) == {200}
+    assert set(ready) <= {200, 503}
+    assert set(ready[-5:]) == {200}
     assert replaced(server, "stuck") == 1
     assert server.post("/predict", record).status_code == 200
     poll("the stuck one has ended", lambda: len(server.workers()) == n_workers)

@@ -35,7 +35,7 @@ def several_routes(models: Models) -> list[Route]:
 
     def ready(request: Request) -> Response:
         versions = {
-            name: named.live.loaded.manifest.version for name, named in models.named.items()
+            name: named.live.answering.manifest.version for name, named in models.named.items()
         }
         return json_response({"status": "ready", "models": versions})
 
@@ -46,7 +46,9 @@ def several_routes(models: Models) -> list[Route]:
         )
 
     properties = {"status": {"type": "string"}, "models": {"type": "object"}}
-    operation = _operation("Whether each model is loaded, warmed and proven", properties)
+    operation = _operation(
+        "Whether each model is loaded, warmed and proven, and answers", properties
+    )
     operation["responses"][str(ModelNotReady.status)] = error_answer(ModelNotReady)
     return [
         Route("GET", "/ready", ready, public=True, operation=operation),
@@ -158,7 +160,7 @@ def _summary(named: Named) -> JSON:
     return {
         "name": named.name,
         "live": named.version,
-        "ready": named.live.is_ready,
+        "ready": named.live.is_ready and not named.live.is_stuck,
         "versions": list(named.versions),
         "predict": f"/models/{named.name}/predict",
     }

@@ -34,11 +34,11 @@ def metrics_routes(metrics: Metrics) -> list[Route]:
     return [Route("GET", "/metrics", exposition, roles=METRICS, operation=_metrics_operation())]
 
 
-def stopping_route() -> Route:
-    """In the place of /ready once the server has been told to stop."""
+def stopping_route(why: str) -> Route:
+    """In the place of /ready once nothing more is to be sent here."""
 
     def stopping(request: Request) -> Response:
-        raise ModelNotReady("The server is being stopped.")
+        raise ModelNotReady(why)
 
     return Route("GET", "/ready", stopping, public=True)
 
@@ -47,7 +47,7 @@ def routes(model: ServedModel) -> list[Route]:
     """Of one model."""
 
     def ready(request: Request) -> Response:
-        version = model.loaded.manifest.version
+        version = model.answering.manifest.version
         return json_response({"status": "ready", "model_version": version})
 
     def metadata(request: Request) -> Response:
@@ -60,7 +60,7 @@ def routes(model: ServedModel) -> list[Route]:
             ready,
             public=True,
             operation=_operation(
-                "Whether the model is loaded, warmed and proven",
+                "Whether the model is loaded, warmed and proven, and answers",
                 _object({"status": {"type": "string"}, "model_version": {"type": "string"}}),
                 not_ready=True,
             ),

@@ -27,6 +27,10 @@ ALIVE = b"."
 ENDING = b"e"
 STUCK = b"s"
 
+# What /ready says meanwhile.
+_STOPPED = "The server is being stopped."
+_REPLACED = "The model has not returned from a call within the deadline; its worker is replaced."
+
 
 class Worker:
     """supervisor: the worker's end of a pair of sockets; None where nobody supervises it."""
@@ -76,8 +80,8 @@ class Worker:
         """Whoever asks /ready soon sends nothing new here; until then everybody is answered."""
         settings = self._service.settings
         self._connections.drain()
-        self._service.drain()
-        is_stuck = self._service.is_stuck
+        is_stuck = self._service.models.is_stuck
+        self._service.drain(_REPLACED if is_stuck else _STOPPED)
         if self._supervisor is not None:
             _tell(self._supervisor, STUCK if is_stuck else ENDING)
         await asyncio.sleep(0 if is_stuck or self._service.is_held else settings.drain_delay)
@@ -105,7 +109,7 @@ class Worker:
         if self._told.is_set():
             return
         _tell(supervisor, ALIVE)
-        if self._service.is_stuck:
+        if self._service.models.is_stuck:
             self._told.set()
         asyncio.get_running_loop().call_later(_BEAT_S, self._beat, supervisor)
 
