@@ -6,10 +6,13 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Memory:
-    """MiB of one process. rss: what processes share counts in each; pss: in equal parts."""
+    """MiB of one process. rss: what processes share counts in each; pss: in equal parts; held: of
+    that without the pages of files, which others on the machine may share too.
+    """
 
     rss: float
     pss: float
+    held: float
 
 
 def memory(pid: int) -> Memory:
@@ -17,9 +20,9 @@ def memory(pid: int) -> Memory:
     try:
         lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]
     except OSError:
-        return Memory(0.0, 0.0)
+        return Memory(0.0, 0.0, 0.0)
     kib = {name: int(rest.split()[0]) for name, _, rest in (line.partition(":") for line in lines)}
-    return Memory(rss=kib["Rss"] / 1024, pss=kib["Pss"] / 1024)
+    return Memory(kib["Rss"] / 1024, kib["Pss"] / 1024, (kib["Pss"] - kib["Pss_File"]) / 1024)
 
 
 def most_resident_mib(pid: int) -> float:

@@ -2,7 +2,7 @@
 
 The churn example, under `tabserve serve` with keys, limits, metrics and a log, is asked by clients
 that send right and wrong requests in turn, on new connections again and again, while one version
-takes the place of the other. Memory (Linux) is the PSS of all its processes.
+takes the place of the other. Memory (Linux) is what all its processes hold together.
 """
 
 import argparse
@@ -43,7 +43,7 @@ class Sample(NamedTuple):
     """Of all processes of the server together."""
 
     at_s: float
-    pss_mib: float
+    held_mib: float
     files: int
     threads: int
 
@@ -66,7 +66,7 @@ class Report:
         """In the second half: the slope of the line through it."""
         _, second = self.halves
         minutes = [sample.at_s / 60 for sample in second]
-        return float(np.polyfit(minutes, [sample.pss_mib for sample in second], 1)[0])
+        return float(np.polyfit(minutes, [sample.held_mib for sample in second], 1)[0])
 
 
 def median(name: str, samples: list[Sample]) -> float:
@@ -122,8 +122,8 @@ def main() -> None:
     lines = [
         [f"requests, of {len(report.answers)} kinds", f"{report.answers.total():,}", ""],
         ["reloads", f"{report.reloads:,}", ""],
-        ["memory in the middle, MiB", figure(second[0].pss_mib), ""],
-        ["memory at the end, MiB", figure(second[-1].pss_mib), ""],
+        ["memory in the middle, MiB", figure(second[0].held_mib), ""],
+        ["memory at the end, MiB", figure(second[-1].held_mib), ""],
         ["growth in the second half, MiB a minute", f"{report.growth_mib_per_minute:.3f}", "1"],
     ]
     for name in ("files", "threads"):
@@ -210,13 +210,13 @@ def _reload(admin: str, key: str, every_s: float, done: threading.Event) -> int:
 
 
 def _sample(pid: int, at_s: float) -> Sample:
-    pss, files, threads = 0.0, 0, 0
+    held, files, threads = 0.0, 0, 0
     for each in tree(pid):
-        pss += memory(each).pss
+        held += memory(each).held
         with suppress(FileNotFoundError, ProcessLookupError):  # it ended meanwhile
             files += len(os.listdir(f"/proc/{each}/fd"))  # noqa: PTH208 - of as many it needs no Paths
             threads += len(os.listdir(f"/proc/{each}/task"))  # noqa: PTH208
-    return Sample(at_s, pss, files, threads)
+    return Sample(at_s, held, files, threads)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from typing import Any
 import orjson
 import pytest
 
-from tabserve import Service
+from tabserve import Service, heap
 from tabserve.errors import ArtifactError, ModelNotReady, OperatorError
 from tabserve.repository import LIVE
 from tests.conftest import RECORD
@@ -376,6 +376,19 @@ def test_several_models_that_never_return_are_waited_for_together(
 
     engine.release.set()  # for their threads
     assert timeout_s <= took_s < len(names) * timeout_s / 2
+
+
+def test_the_memory_of_a_model_that_was_replaced_is_given_back(
+    folder: Path, lines: Path, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service, _ = start(folder)
+    model, given_back = weakref.ref(service.model), threading.Event()
+    shutil.copytree(lines / "line" / "2.0.0", folder / "line" / "2.0.0")
+    look(service)
+    monkeypatch.setattr(heap, "give_back", given_back.set)
+
+    assert given_back.wait(PATIENCE_S)
+    assert model() is None
 
 
 def test_latencies_are_counted_by_the_routes_of_all_models_together(

@@ -4,7 +4,6 @@ import json
 import shutil
 from itertools import pairwise
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import onnx
@@ -73,14 +72,6 @@ def test_a_path_without_a_model_is_refused_with_a_sentence(tmp_path: Path, path:
 def test_a_loaded_model_has_reproduced_its_golden_rows(models: Path) -> None:
     loaded = load(find(models))
     assert (loaded.difference, loaded.manifest.parity.exactness) == (0.0, "bits")
-
-
-def test_a_model_is_loaded_where_the_c_library_is_not_glibc(
-    models: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    another = SimpleNamespace(CDLL=lambda name: object())
-    monkeypatch.setattr("tabserve.repository.ctypes", another)
-    assert load(find(models)).manifest.name == "churn"
 
 
 def test_a_golden_row_altered_with_its_hash_is_not_reproduced_and_named(models: Path) -> None:

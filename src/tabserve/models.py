@@ -17,7 +17,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar
 
-from tabserve import releases, repository
+from tabserve import heap, releases, repository
 from tabserve.artifact import Artifact
 from tabserve.errors import ArtifactError, ModelNotReady, NotFound, OperatorError, ReleaseError
 from tabserve.folders import Folders, artifact_of
@@ -109,6 +109,7 @@ class Models:
         self._thread: threading.Thread | None = None
         self._seen: Any = None
         self._is_settled = False
+        self._has_replaced = False
         self.named: Mapping[str, Named] = {}
         self.catch_up()
         self._default = default
@@ -323,6 +324,9 @@ class Models:
         try:
             job = self._jobs.get(timeout=_POLL_S)
         except queue.Empty:
+            if self._has_replaced:  # the last requests of what was replaced are answered by now
+                self._has_replaced = False
+                heap.give_back()
             if self.is_watched:
                 try:
                     self._poll()
@@ -399,6 +403,7 @@ class Models:
                 MappingProxyType(opened),
             )
         )
+        self._has_replaced = named is not None
         before = "new" if named is None else f"before {named.version}"
         logger.info("%s %s is live (%s)", name, wanted.version, before)
 

@@ -1,18 +1,17 @@
 """The folder of artefacts: which version a path means, and loading one so that it is proven."""
 
-import ctypes
 import logging
 import os
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from tabserve import carried, libraries, parity
+from tabserve import carried, heap, libraries, parity
 from tabserve.artifact import (
     GOLDEN,
     GRAPH,
@@ -201,7 +200,7 @@ def preload(
     if manifest.engine == "onnx":
         loaded = _tried(artifact, engine)
         return lambda: loaded
-    _give_memory_back()
+    heap.give_back()
     return lambda: _tried(artifact, engine)
 
 
@@ -242,7 +241,7 @@ def _tried(
         return LoadedModel(manifest, engine, 0.0)
     golden = artifact.golden()
     difference = _proven(engine, manifest, golden, pause)
-    _give_memory_back()
+    heap.give_back()
     inline_rows = int(_INLINE_S / _row_s(engine, manifest, golden)) if engine.reentrant else 0
     return LoadedModel(manifest, engine, difference, inline_rows)
 
@@ -317,14 +316,6 @@ def _native(
 def _contents(artifact: Artifact) -> dict[ModelFormat, bytes]:
     files = artifact.manifest.model_files.items()
     return {format: artifact.read(name) for name, format in files}
-
-
-def _give_memory_back() -> None:
-    """What was needed to read the model and not to hold it, glibc keeps until it is told: for the
-    churn example 24 of a server's 127 MiB. Takes 3 ms.
-    """
-    with suppress(OSError, AttributeError, TypeError):  # another C library
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _row_s(engine: Engine, manifest: Manifest, golden: GoldenRows) -> float:

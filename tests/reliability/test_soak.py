@@ -17,7 +17,7 @@ def test_under_mixed_traffic_and_reloads_nothing_grows(tmp_path: Path) -> None:
 
     quarter = len(report.samples) // 4
     before, after = report.samples[quarter : 2 * quarter], report.samples[-quarter:]
-    assert median("pss_mib", after) - median("pss_mib", before) < RESERVE_MIB
+    assert median("held_mib", after) - median("held_mib", before) < RESERVE_MIB
     assert median("threads", after) - median("threads", before) < 4
     assert median("files", after) - median("files", before) < 4
     assert report.reloads > 10

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import orjson
 
+from tabserve import heap
 from tabserve.errors import InvalidSettings, OperatorError
 from tabserve.redaction import RedactingFormatter
 from tabserve.server.listening import Listener, bound
@@ -39,6 +40,7 @@ def serve(flags: Mapping[str, Any]) -> int:
     settings = Settings.load(**flags)
     _configure_logging()
     _leave_no_core()
+    heap.keep_one()
     for number in STOPPING:
         # Until whatever serves has its own: what was made is removed, however early it ends.
         signal.signal(number, lambda *_: sys.exit(0))
