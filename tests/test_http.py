@@ -280,7 +280,7 @@ def test_a_request_that_fails_as_nobody_thought_of_leaves_its_neighbours_their_a
         return Pending(Computation(list, request.path), json_response)
 
     routes = [Route("GET", path, handler) for path in ("/1", "/bad", "/2")]
-    core = FailingAt(routes, metrics=Metrics(), log=RequestLog("off"))
+    core = FailingAt(routes, Admission(), metrics=Metrics(), log=RequestLog("off"))
     core.at = at
 
     first, failed, last = in_one_turn(core, *(asked(path=route.path) for route in routes))

@@ -76,9 +76,7 @@ class Unauthorized(ClientError):
 
 
 class Forbidden(ClientError):
-    """The API key is not known, was revoked, or is of a role that is not let in here; or a page of
-    another origin asks.
-    """
+    """The API key is unknown, revoked or of another role, or a page of another origin asks."""
 
     code, status = "forbidden", 403
 
