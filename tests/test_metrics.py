@@ -3,6 +3,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -163,8 +164,18 @@ def test_any_worker_tells_the_sum_of_all_and_forgets_the_gauges_of_the_dead(tmp_
     workers[1].communicate(timeout=PATIENCE_S)
 
 
-def test_what_dead_workers_have_counted_stays_and_their_files_do_not(tmp_path: Path) -> None:
-    shared, total = SharedMetrics(tmp_path), 0
+@pytest.fixture
+def shared(tmp_path: Path) -> Iterator[SharedMetrics]:
+    made = SharedMetrics(tmp_path)
+    yield made
+    for file in made._past.values():  # which the server keeps as long as it runs
+        file.close()
+
+
+def test_what_dead_workers_have_counted_stays_and_their_files_do_not(
+    shared: SharedMetrics, tmp_path: Path
+) -> None:
+    total = 0
     for n in (2, 3, 4):
         worker = _worker(tmp_path, n)
         worker.communicate(timeout=PATIENCE_S)
@@ -183,23 +194,22 @@ def test_what_dead_workers_have_counted_stays_and_their_files_do_not(tmp_path: P
 
 
 def test_the_largest_value_of_dead_workers_stays_the_largest(
-    tmp_path: Path,
+    shared: SharedMetrics, tmp_path: Path
 ) -> None:
     for pid, value in ((11, 3.0), (12, 7.0), (13, 5.0)):
         made = MmapedDict(str(tmp_path / f"gauge_max_{pid}.db"))
         made.write_value(json.dumps(["g", "g", {}, "help"]), value, 0.0)
         made.close()
-        SharedMetrics(tmp_path).fold(pid)
+        shared.fold(pid)
 
-    (family,) = SharedMetrics(tmp_path).collect()
+    (family,) = shared.collect()
     assert [sample.value for sample in family.samples] == [7.0]
 
 
-def test_nobody_waits_for_one_who_reads_and_hangs(tmp_path: Path) -> None:
+def test_nobody_waits_for_one_who_reads_and_hangs(shared: SharedMetrics, tmp_path: Path) -> None:
     made = MmapedDict(str(tmp_path / "counter_11.db"))
     made.write_value(json.dumps(["c", "c", {}, "help"]), 2.0, 0.0)
     made.close()
-    shared = SharedMetrics(tmp_path)
 
     with shared._locked(fcntl.LOCK_SH):
         shared.fold(11)
@@ -208,6 +218,29 @@ def test_nobody_waits_for_one_who_reads_and_hangs(tmp_path: Path) -> None:
     assert [sample.value for sample in family.samples] == [2.0]
     shared.fold(11)
     assert not (tmp_path / "counter_11.db").exists()
+
+
+def test_what_was_counted_outlives_the_files_that_somebody_deletes(
+    shared: SharedMetrics, tmp_path: Path
+) -> None:
+    own = MmapedDict(str(tmp_path / "counter_11.db"))
+    key = json.dumps(["c", "c", {}, "help"])
+    own.write_value(key, 2.0, 0.0)
+    (tmp_path / "counter_12.db").write_bytes((tmp_path / "counter_11.db").read_bytes())
+    shared.fold(12)
+
+    for file in tmp_path.iterdir():
+        file.unlink()
+    shared.keep([own])
+
+    own.write_value(key, 3.0, 0.0)
+    (family,) = shared.collect()
+    assert [sample.value for sample in family.samples] == [5.0]
+    own.close()
+
+
+def test_nothing_is_told_where_the_folder_is_gone(tmp_path: Path) -> None:
+    assert list(SharedMetrics(tmp_path / "gone").collect()) == []
 
 
 def test_a_folder_that_is_gone_ends_nobody(

@@ -55,6 +55,9 @@ class Folders:
             unfinished.write_text(version)
             unfinished.replace(self._proven / name)
 
+    def is_noted(self, name: str) -> bool:
+        return self._proven is None or (self._proven / name).exists()
+
     def proven_before(self, name: str, folder: Path) -> str | None:
         """The version that a worker of this server proved last, if it is still there."""
         if self._proven is None:

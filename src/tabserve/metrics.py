@@ -78,6 +78,8 @@ class Metrics:
 
         self.rollout = RolloutMetrics(own)
         self._left: deque[tuple[Callable[[float], None], float]] = deque()
+        folder = os.environ.get(METRICS_FOLDER_VARIABLE)
+        self._shared = SharedMetrics(Path(folder)) if folder else None
 
     def later(self, tell: Callable[[float], None], value: float) -> None:
         """For what a request tells: counting takes as long as reading the record, and no client
@@ -130,20 +132,34 @@ class Metrics:
 
     def _collected(self) -> CollectorRegistry:
         self.settle()
-        folder = os.environ.get(METRICS_FOLDER_VARIABLE)
-        if not folder:
+        if self._shared is None:
             return self._registry
         registry = CollectorRegistry()
-        registry.register(SharedMetrics(Path(folder)))
+        registry.register(self._shared)
         return registry
+
+    def keep(self) -> None:
+        """Write anew what was deleted of the files in which this process counts. Raises OSError."""
+        if self._shared is None:
+            return
+        self.queue_depth._value.get()  # one that was forked opens files of its own
+        largest: Any = self.rollout.largest_difference
+        # One of each kind, which has a file for all of them.
+        values = [
+            self.log_dropped._value,
+            self.batch_rows._sum,
+            self.queue_depth._value,
+            self.limit_store_away._value,
+            *(child._value for child in largest._metrics.values()),
+        ]
+        self._shared.keep(value._file for value in values)
 
     def fold(self, pid: int) -> None:
         """What a worker that is dead has counted is counted with that of those before it."""
-        folder = os.environ.get(METRICS_FOLDER_VARIABLE)
-        if not folder:
+        if self._shared is None:
             return
         try:
-            SharedMetrics(Path(folder)).fold(pid)
+            self._shared.fold(pid)
         except OSError as error:  # nothing of this may end the process that replaces workers
             logger.warning("What worker %d has counted is lost: %s", pid, error.strerror)
 

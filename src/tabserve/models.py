@@ -190,6 +190,12 @@ class Models:
         for model in self._models:
             model.close(left_s())
 
+    def keep_notes(self) -> None:
+        """Note again which versions were proven, where that was deleted."""
+        for named in self.named.values():
+            if not self._folders.is_noted(named.name):
+                self._note_proven(named)
+
     def do(self, action: Callable[[], T]) -> "Future[T]":
         """What the action comes to, done in the thread of this object."""
         future: Future[T] = Future()

@@ -63,6 +63,7 @@ class Service:
         self._admin_dispatcher: Dispatcher | None = None
         self._log: RequestLog | None = None
         self._key_tries: RateLimiter | None = None
+        self._limiters: dict[str, RateLimiter] = {}
         self._close_limiter: Callable[[], None] = lambda: None
         self._why_draining = ""
         self._extensions: list[Callable[[], dict[str, Any]]] = []
@@ -101,7 +102,23 @@ class Service:
 
         Raises what refuses a model.
         """
+        self.share_counts()
         self.models.preload()
+
+    def share_counts(self) -> None:
+        """Open the files in which processes that are forked from this one count together, so that
+        they do whatever becomes of the files' names.
+        """
+        settings = self.settings
+        if settings.rate_limit is not None and settings.rate_limit_store is None:
+            self._limiter_of(settings.rate_limit, "limits")
+        if self._keys is not None and settings.key_tries != "off":
+            self._limiter_of(settings.key_tries, "key_tries")
+
+    def keep_run_folder(self) -> None:
+        """Write anew what was deleted there of what this process has written. Raises OSError."""
+        self.metrics.keep()
+        self.models.keep_notes()
 
     def catch_up(self) -> None:
         """In a process that was forked later: serve what is live now."""
@@ -257,8 +274,11 @@ class Service:
 
     def _limiter_of(self, rate: str, name: str) -> RateLimiter:
         """name: of the file in which the workers count together."""
-        run_dir = self.settings.run_dir
-        return RateLimiter(Rate.parse(rate), None if run_dir is None else run_dir / name)
+        if name not in self._limiters:
+            run_dir = self.settings.run_dir
+            path = None if run_dir is None else run_dir / name
+            self._limiters[name] = RateLimiter(Rate.parse(rate), path)
+        return self._limiters[name]
 
     def _made(self, artifact: Artifact, name: str) -> ServedModel:
         """A model, not yet loaded."""

@@ -6,11 +6,12 @@ often these are replaced.
 """
 
 import fcntl
+import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from prometheus_client import Metric
+from prometheus_client import Metric, values
 from prometheus_client.mmap_dict import MmapedDict
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 from prometheus_client.registry import Collector
@@ -20,19 +21,33 @@ _LOCK = "lock"
 _PAST = "0"
 
 
+def count_in_files() -> None:
+    """In the folder that the environment names by now. prometheus-client looks when it is imported,
+    which the user's own module may have done before.
+    """
+    if not values.ValueClass._multiprocess:
+        values.ValueClass = values.get_value_class()  # type: ignore[no-untyped-call]
+
+
 class SharedMetrics(Collector):
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._past: dict[Path, MmapedDict] = {}
+        self._pid = os.getpid()  # of the process that folds
 
     def collect(self) -> Iterable[Metric]:
         """As prometheus-client's own collector, which fails on a file that another worker has made
-        and not yet filled.
+        and not yet filled. Nothing where the folder is gone, so that no counter seems to have begun
+        anew.
         """
         self._forget_gauges_of_the_dead()
-        with self._locked(fcntl.LOCK_SH):
-            files = [str(file) for file in self._folder.glob("*.db") if _is_filled(file)]
-            families: Iterable[Metric] = MultiProcessCollector.merge(files)  # type: ignore[no-untyped-call]
-            return families
+        try:
+            with self._locked(fcntl.LOCK_SH):
+                files = [str(file) for file in self._folder.glob("*.db") if _is_filled(file)]
+                families: Iterable[Metric] = MultiProcessCollector.merge(files)  # type: ignore[no-untyped-call]
+                return families
+        except FileNotFoundError:
+            return []
 
     def fold(self, pid: int) -> None:
         """Add what a process that is dead has counted to what others had. To be called by one
@@ -44,8 +59,28 @@ class SharedMetrics(Collector):
                 mark_process_dead(pid, str(self._folder))  # type: ignore[no-untyped-call]
             for file in self._folder.glob(f"*_{pid}.db"):
                 if _is_filled(file):
-                    _add(file, file.with_name(file.name.replace(f"_{pid}.db", f"_{_PAST}.db")))
+                    self._add(file, file.with_name(file.name.replace(f"_{pid}.db", f"_{_PAST}.db")))
                 file.unlink(missing_ok=True)
+
+    def keep(self, own: Iterable[MmapedDict]) -> None:
+        """Write anew what was deleted of the files in which this process counts, and of those of
+        the dead, where it folds. Raises OSError.
+        """
+        past = self._past.values() if self._pid == os.getpid() else ()
+        for file in {*own, *past}:
+            if not os.path.exists(file._fname):  # noqa: PTH110 - looked at every second
+                _write_anew(file)
+
+    def _add(self, file: Path, past: Path) -> None:
+        is_maximum = file.name.startswith("gauge_max_")
+        if past not in self._past:
+            self._past[past] = MmapedDict(str(past))  # type: ignore[no-untyped-call]
+        total = self._past[past]
+        values = MmapedDict.read_all_values_from_file(str(file))  # type: ignore[no-untyped-call]
+        for key, value, at, _ in values:
+            before, _ = total.read_value(key)  # type: ignore[no-untyped-call]
+            now = max(before, value) if is_maximum else before + value
+            total.write_value(key, now, at)  # type: ignore[no-untyped-call]
 
     def _forget_gauges_of_the_dead(self) -> None:
         """A killed worker cannot take back what its gauges said."""
@@ -63,15 +98,16 @@ class SharedMetrics(Collector):
             yield
 
 
-def _add(file: Path, past: Path) -> None:
-    is_maximum = file.name.startswith("gauge_max_")
-    total = MmapedDict(str(past))  # type: ignore[no-untyped-call]
-    values = MmapedDict.read_all_values_from_file(str(file))  # type: ignore[no-untyped-call]
-    for key, value, at, _ in values:
-        before, _ = total.read_value(key)  # type: ignore[no-untyped-call]
-        now = max(before, value) if is_maximum else before + value
-        total.write_value(key, now, at)  # type: ignore[no-untyped-call]
-    total.close()  # type: ignore[no-untyped-call]
+def _write_anew(file: MmapedDict) -> None:
+    """With what it holds: a mapping outlives the file. What another thread counts meanwhile is
+    there once it counts the same again.
+    """
+    made = MmapedDict(file._fname)  # type: ignore[no-untyped-call]
+    for key, value, at in file.read_all_values():  # type: ignore[no-untyped-call]
+        made.write_value(key, value, at)  # type: ignore[no-untyped-call]
+    deleted = file._f
+    vars(file).update(vars(made))
+    deleted.close()
 
 
 def _is_filled(file: Path) -> bool:

@@ -154,6 +154,23 @@ def test_probes_are_answered_while_the_model_loads_for_all_workers(
     server.assert_nothing_is_left()
 
 
+def test_the_workers_of_the_users_own_service_count_together(
+    serve: Serve, own_repository: Path, tmp_path: Path
+) -> None:
+    """Its module is imported before anything else is known."""
+    (tmp_path / "mine.py").write_text('import tabserve\nservice = tabserve.Service("models")\n')
+    server = serve("mine:service", "--workers", "2").wait_until_ready(2)
+
+    told = []
+    for worker in server.workers():
+        with server.alone(worker):
+            server.post("/predict", RECORD)
+            told.append(server.get("/metrics", headers={"Accept": "application/json"}).json())
+
+    assert [summary["predictions_total"] for summary in told] == [1.0, 2.0]
+    assert server.stop() == 0
+
+
 HANGING = """
 import time
 from pydantic import BaseModel, field_validator

@@ -22,8 +22,9 @@ from tabserve import heap
 from tabserve.errors import InvalidSettings, OperatorError
 from tabserve.redaction import RedactingFormatter
 from tabserve.server.listening import Listener, bound
-from tabserve.server.starting import READY, STOPPING, refuse, resolved, started
-from tabserve.settings import METRICS_FOLDER_VARIABLE, PROVEN, Settings, is_loopback
+from tabserve.server.run_folder import RunFolder
+from tabserve.server.starting import STOPPING, refuse, resolved, started
+from tabserve.settings import METRICS_FOLDER_VARIABLE, Settings, is_loopback
 
 if TYPE_CHECKING:
     from tabserve.service import Service
@@ -125,15 +126,15 @@ def _shared_folder(settings: Settings) -> Iterator[Settings]:
     made, maker = settings.run_dir is None, os.getpid()
     folder = Path(tempfile.mkdtemp(prefix="tabserve-")) if made else settings.run_dir
     assert folder is not None
-    metrics = folder / "metrics"
+    run_folder = RunFolder(folder)
     try:
-        for last in (metrics, folder / PROVEN):
-            shutil.rmtree(last, ignore_errors=True)  # of the last run
-        metrics.mkdir(parents=True)
-        (folder / READY).unlink(missing_ok=True)
+        run_folder.begin()
     except OSError as error:
         raise InvalidSettings(f"Cannot use the run folder {folder}: {error.strerror}.") from None
-    os.environ[METRICS_FOLDER_VARIABLE] = str(metrics)
+    os.environ[METRICS_FOLDER_VARIABLE] = str(run_folder.metrics)
+    from tabserve import shared_metrics  # not before the folder is named
+
+    shared_metrics.count_in_files()
     try:
         yield settings.model_copy(update={"run_dir": folder})
     finally:

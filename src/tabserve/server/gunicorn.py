@@ -1,12 +1,17 @@
 """Flask under gunicorn, one worker or many."""
 
 import logging
+import threading
+import time
 import traceback
+from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from tabserve.errors import MissingExtra, OperatorError
 from tabserve.redaction import redacted_lines, redacted_text
 from tabserve.server.listening import Listener
+from tabserve.server.run_folder import RunFolder
 from tabserve.server.starting import REFUSED, refuse, started
 
 try:
@@ -21,11 +26,16 @@ if TYPE_CHECKING:
 # Of one worker, beside those that may wait for the model: for probes and refusals.
 _SPARE_THREADS = 32
 _MOST_THREADS = 1024
+# So often each worker looks whether the run folder was deleted.
+_KEPT_S = 1.0
 
 
 class _Application(BaseApplication):  # type: ignore[misc]
-    def __init__(self, service: "Service", options: dict[str, Any]) -> None:
+    def __init__(
+        self, service: "Service", folder: RunFolder | None, options: dict[str, Any]
+    ) -> None:
         self._service = service
+        self._folder = folder
         self._options = options
         super().__init__()
 
@@ -34,10 +44,27 @@ class _Application(BaseApplication):  # type: ignore[misc]
             self.cfg.set(name, value)
 
     def load(self) -> Any:
+        if self._folder is not None:
+            _keep(self._service, self._folder)  # opens its files while they can be
+            keeping = partial(_keep_always, self._service, self._folder)
+            threading.Thread(target=keeping, name="tabserve-run-folder", daemon=True).start()
         try:
             return started(self._service, REFUSED).flask()
         except OperatorError as error:
             refuse(error, REFUSED)
+
+
+def _keep_always(service: "Service", folder: RunFolder) -> None:
+    while True:
+        time.sleep(_KEPT_S)
+        _keep(service, folder)
+
+
+def _keep(service: "Service", folder: RunFolder | None) -> None:
+    if folder is not None:
+        with suppress(OSError):  # /metrics tells nothing meanwhile
+            folder.keep()
+            service.keep_run_folder()
 
 
 class _Redaction(logging.Filter):
@@ -54,6 +81,8 @@ class _Redaction(logging.Filter):
 def serve(service: "Service", listeners: list[Listener], grace_s: int) -> int:
     """Until a signal ends it."""
     settings = service.settings
+    folder = None if settings.run_dir is None else RunFolder(settings.run_dir)
+    service.share_counts()
     options = {
         "bind": [f"fd://{listener.socket.fileno()}" for listener in listeners],
         "workers": settings.workers,
@@ -67,12 +96,13 @@ def serve(service: "Service", listeners: list[Listener], grace_s: int) -> int:
         "loglevel": "warning",
         "graceful_timeout": grace_s,
         "worker_exit": lambda server, worker: service.close(),
+        "pre_fork": lambda server, worker: _keep(service, folder),
         "child_exit": lambda server, worker: service.metrics.fold(worker.pid),
         "control_socket_disable": True,
     }
     logging.getLogger("gunicorn.error").addFilter(_Redaction())
     try:
-        _Application(service, options).run()
+        _Application(service, folder, options).run()
     except SystemExit as stop:
         return 2 if stop.code == REFUSED else int(stop.code or 0)
     except HaltServer:  # a second worker refused while gunicorn was stopping for the first

@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, NoReturn
 
 from tabserve.errors import OperatorError
 from tabserve.server.listening import Listener
-from tabserve.server.starting import LOADING_S, READY, REFUSED, STOPPING, freeze, refuse, started
+from tabserve.server.run_folder import RunFolder
+from tabserve.server.starting import LOADING_S, REFUSED, STOPPING, freeze, refuse, started
 from tabserve.server.worker import ENDING, STUCK, Worker
 
 if TYPE_CHECKING:
@@ -63,6 +64,9 @@ class Supervisor:
         self._selector = selectors.DefaultSelector()
         self._signals: list[int] = []
         self._is_refused = False
+        run_dir = service.settings.run_dir
+        self._run_folder = None if run_dir is None else RunFolder(run_dir)
+        self._lacks_run_folder = False
         self._begun = 0.0  # the last of them
 
     def run(self) -> int:
@@ -77,6 +81,7 @@ class Supervisor:
             self._listen()
             self._reap()
             self._kill_hanging()
+            self._keep_run_folder()
             self._begin_missing()
         return self._stopped()
 
@@ -144,6 +149,7 @@ class Supervisor:
             if is_doorkeeper:
                 self._service.hold()
             else:
+                self._service.metrics.keep()  # fails here, and not with each request
                 self._service.catch_up()
                 started(self._service, REFUSED)
             Worker(self._service, self._listeners, theirs).run()
@@ -196,11 +202,10 @@ class Supervisor:
 
     def _others_answer(self, child: _Child) -> bool:
         """Whether there are workers that began with a model which a later one is refused."""
-        run_dir = self._service.settings.run_dir
         others = [each for each in self._children.values() if each is not child]
         return (
-            run_dir is not None
-            and (run_dir / READY).exists()
+            self._run_folder is not None
+            and self._run_folder.has_been_ready
             and any(not each.replaced_for for each in others)
         )
 
@@ -218,6 +223,19 @@ class Supervisor:
             child.replaced_for = reason
             logger.warning("Worker %d is replaced (%s)", child.pid, reason)
             self._service.metrics.workers_replaced.labels(reason).inc()
+
+    def _keep_run_folder(self) -> None:
+        if self._run_folder is None:
+            return
+        try:
+            self._run_folder.keep()
+            self._service.metrics.keep()
+        except OSError as error:
+            if not self._lacks_run_folder:
+                logger.warning("The run folder cannot be made again: %s", error)
+            self._lacks_run_folder = True
+        else:
+            self._lacks_run_folder = False
 
     def _begin_missing(self) -> None:
         present = [child for child in self._children.values() if not child.replaced_for]

@@ -109,6 +109,8 @@ class Worker:
         if self._told.is_set():
             return
         _tell(supervisor, ALIVE)
+        with suppress(OSError):  # the supervisor says so, and makes the folder again
+            self._service.keep_run_folder()
         if self._service.models.is_stuck:
             self._told.set()
         asyncio.get_running_loop().call_later(_BEAT_S, self._beat, supervisor)
