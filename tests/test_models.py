@@ -16,6 +16,7 @@ import pytest
 from tabserve import Service, heap
 from tabserve.errors import ArtifactError, ModelNotReady, OperatorError
 from tabserve.repository import LIVE
+from tabserve.settings import PROVEN
 from tests.conftest import RECORD
 from tests.end_to_end.conftest import poll
 from tests.forging import edit_manifest, forge
@@ -450,6 +451,7 @@ def test_a_worker_that_starts_anew_serves_what_the_others_do(
     folder: Path, lines: Path, tmp_path: Path, start: Start
 ) -> None:
     start(folder, run_dir=tmp_path)
+    poll("what it proved is noted", (tmp_path / PROVEN / "line").exists)
     another_golden_output(
         Path(shutil.copytree(lines / "line" / "2.0.0", folder / "line" / "2.0.0"))
     )
