@@ -57,7 +57,7 @@ def main() -> None:
         )
         for connections in CONNECTIONS:
             _print_figures(
-                f"/predict, {connections} connections, requests/s",
+                f"/predict, {connections} connection{'s' * (connections > 1)}, requests/s",
                 servers,
                 arguments.rounds,
                 partial(_wrk_rate, connections, arguments.seconds, script),

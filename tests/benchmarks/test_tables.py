@@ -64,7 +64,6 @@ def test_footprint_prints_floors_beside_figures(
         ("PSS", "", ""),
         ("memory of two workers and what supervises them, PSS, MiB", "", ""),
         ("more than of one worker", "40", ""),
-        ("the same, workers only", "40", ""),
     ]
 
 
