@@ -1,8 +1,10 @@
 """More requests than the model can answer: as many as it can are answered, the others told soon."""
 
+import asyncio
 import resource
 import signal
 import socket
+import statistics
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -11,7 +13,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from benchmarks import overload, slow_model
-from benchmarks.traffic import Client, run
+from benchmarks.traffic import Answer, Client, run
 from tests.end_to_end.conftest import PATIENCE_S, Server
 
 Serve = Callable[..., Server]
@@ -90,3 +92,24 @@ def test_who_wants_his_answer_sooner_than_it_can_be_is_told_at_once(server: Serv
         return [in_vain.status, no_number.status, in_time.status]
 
     assert run(asked()) == [503, 400, 200]
+
+
+def test_who_waits_for_a_model_of_which_nothing_is_known_is_told_at_his_deadline(
+    server: Server,
+) -> None:
+    async def asked() -> list[Answer]:
+        client = Client(server.url)
+        first = asyncio.ensure_future(client.post("/predict/batch", [slow_model.RECORD] * 90))
+        await asyncio.sleep(0.1)  # it is being computed, for 0.9 s
+        told = await client.steadily(
+            "/predict", slow_model.RECORD, 200, 0.1, X_Request_Timeout_Ms="300"
+        )
+        assert (await first).status == 200
+        await client.close()
+        return told
+
+    told = run(asked())
+
+    assert {answer.status for answer in told} == {503}
+    assert all("retry-after" in answer.headers for answer in told)
+    assert 0.25 < statistics.median(answer.s for answer in told) < 0.5
