@@ -119,6 +119,12 @@ def test_a_record_is_predicted_by_every_worker(server: Server, customer: Custome
     assert len({answer.json()["churn_probability"] for answer in answers}) == 1
 
 
+def test_no_header_says_where_the_app_is_mounted(server: Server) -> None:
+    """gunicorn believes a client of this machine, unless it is told not to."""
+    for name in ("SCRIPT_NAME", "Script-Name", "X-Forwarded-Prefix"):
+        assert server.get("/a/health", headers={name: "/a"}).status_code == 401
+
+
 def test_a_batch_is_predicted_as_its_records_are(customer: Customer) -> None:
     one, batch = customer.predict().json(), customer.predict_batch(3).json()
 
