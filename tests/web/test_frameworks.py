@@ -98,6 +98,7 @@ CASES = {
     "OPTIONS *": Case("OPTIONS", "/*", b"", {}, 404, "not_found"),
     "a method of WebDAV nowhere": Case("PROPFIND", "/nowhere", b"", {}, 404, "not_found"),
     "the root": Case("GET", "/", b"", {}, 404, "not_found"),
+    "no path": Case("GET", "?a=b", b"", {}, 404, "not_found"),
     "nowhere": Case("GET", "/nowhere", b"", {}, 404, "not_found"),
     "two slashes": Case("POST", "//predict", BODY, {}, 404, "not_found"),
     "two slashes inside": Case("POST", "/predict//batch", BODY, {}, 404, "not_found"),

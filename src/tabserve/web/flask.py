@@ -1,6 +1,7 @@
 """The Flask app: WSGI environment to a Request and a Response back."""
 
 from collections.abc import Callable
+from typing import Any
 
 from tabserve.errors import BadRequest, ClientError, MissingExtra
 from tabserve.exchange import respond
@@ -56,7 +57,18 @@ def app(dispatcher: Callable[[], Dispatcher]) -> flask.Flask:
     # A rule of werkzeug's own has every method there is; Flask's would have those on a list.
     made.url_map.add(Rule("/<anything:path>", endpoint="tabserve"))
     made.view_functions["tabserve"] = endpoint
+    made.wsgi_app = _with_a_path(made.wsgi_app)  # type: ignore[method-assign]
     return made
+
+
+def _with_a_path(app: Callable[..., Any]) -> Callable[..., Any]:
+    """No rule matches an empty one, as of `GET http://host?a=b`: it means / (RFC 9110, 4.2.3)."""
+
+    def wsgi_app(environ: dict[str, Any], start_response: Any) -> Any:
+        environ["PATH_INFO"] = environ.get("PATH_INFO") or "/"
+        return app(environ, start_response)
+
+    return wsgi_app
 
 
 def _body(bounds: Bounds) -> tuple[bytes, ClientError | None]:
