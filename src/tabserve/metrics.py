@@ -112,7 +112,10 @@ class Metrics:
 
     def exposition(self, accept: str) -> tuple[bytes, str]:
         """Body and content type, in the text format that the scraper prefers."""
-        encode, content_type = choose_encoder(accept)
+        try:
+            encode, content_type = choose_encoder(accept)
+        except TypeError:  # it wants a version such as 1.x
+            encode, content_type = choose_encoder("")
         return encode(self._collected()), content_type
 
     def summary(self) -> dict[str, float | None]:

@@ -64,6 +64,8 @@ def test_a_features_constraints_are_those_of_the_users_class_and_its_range_was_o
         ("*/*", "text/plain"),
         ("text/html,application/xml;q=0.9,*/*;q=0.8", "text/plain"),
         ("application/openmetrics-text; version=1.0.0", "application/openmetrics-text"),
+        ("application/openmetrics-text; version=1.x", "text/plain"),
+        ("text/plain; version=1.=", "text/plain"),
         ("application/json", "application/json"),
         ("Application/JSON", "application/json"),
         ("application/json, */*;q=0.1", "application/json"),
