@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from catboost import CatBoostClassifier, CatBoostRegressor
-from sklearn.compose import make_column_transformer
+from sklearn.compose import ColumnTransformer, make_column_transformer
 from sklearn.pipeline import make_pipeline
 
 import tabserve
@@ -178,3 +178,21 @@ def test_catboost_with_categories_may_end_a_pipeline(output: Any, tmp_path: Path
     model = make_pipeline(steps, CatBoostRegressor(**CAT, cat_features=[0])).fit(rows, VALUE)
     for found in asked(native_engine(model, rows, tmp_path), rows):
         assert found["value"].tolist() == model.predict(rows).tolist()
+
+
+def test_the_steps_before_catboost_are_computed_once_for_label_and_probabilities(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows, calls = EVERY[["double", "objects"]], []
+    steps = make_column_transformer(("passthrough", ["objects", "double"]))
+    model = make_pipeline(steps, CatBoostClassifier(**CAT, cat_features=[0])).fit(rows, VALUE > 5)
+    engine = native_engine(model, rows, tmp_path)
+    transform = ColumnTransformer.transform
+
+    def counted(self: Any, given: Any) -> Any:
+        calls.append(len(given))
+        return transform(self, given)
+
+    monkeypatch.setattr(ColumnTransformer, "transform", counted)
+    assert engine.predict({"double": [0.5], "objects": ["Bonn"]}).keys() == {"proba", "label"}
+    assert calls == [1]

@@ -32,7 +32,8 @@ _KINDS = frozenset(
 
 
 class Predictor(Protocol):
-    """rows: an array, or a DataFrame with categories, as the booster was fitted on.
+    """rows: what `prepared` makes, for all calls, of an array or of a DataFrame with categories, as
+    the booster was fitted on.
 
     label_is_argmax: whether `predict` is the class with the largest probability.
     texts: places of the columns that it takes as text, in arrays of Python objects too; None where
@@ -41,6 +42,8 @@ class Predictor(Protocol):
 
     label_is_argmax: bool
     texts: frozenset[int] | None
+
+    def prepared(self, rows: Any) -> Any: ...
 
     def predict(self, rows: Any) -> Array: ...
 
@@ -125,18 +128,12 @@ class BoostedPipeline:
 
     def __init__(self, before: Any | None, predictor: Predictor) -> None:
         self.before = before
-        self.label_is_argmax = predictor.label_is_argmax
-        self.texts = predictor.texts
-        self._predictor = predictor
+        self.predictor = predictor
 
-    def predict(self, inputs: Any) -> Array:
-        return self._predictor.predict(self._rows(inputs))
-
-    def predict_proba(self, inputs: Any) -> Array:
-        return self._predictor.predict_proba(self._rows(inputs))
-
-    def _rows(self, inputs: Any) -> Any:
-        return inputs if self.before is None else self.before.transform(inputs)
+    def prepared(self, inputs: Any) -> Any:
+        """What the predictor takes."""
+        rows = inputs if self.before is None else self.before.transform(inputs)
+        return self.predictor.prepared(rows)
 
 
 def _library_name(model: Any) -> str:

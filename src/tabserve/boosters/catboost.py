@@ -68,11 +68,11 @@ class Predictor:
         }
         self.texts = frozenset(self._kinds["cat_features"] + self._kinds["text_features"])
 
+    def prepared(self, rows: Any) -> Any:
+        return catboost.Pool(rows, thread_count=1, **self._kinds)
+
     def predict(self, rows: Any) -> Array:
-        return np.asarray(self._model.predict(self._pool(rows), thread_count=1))
+        return np.asarray(self._model.predict(rows, thread_count=1))
 
     def predict_proba(self, rows: Any) -> Array:
-        return np.asarray(self._model.predict_proba(self._pool(rows), thread_count=1))
-
-    def _pool(self, rows: Any) -> Any:
-        return catboost.Pool(rows, thread_count=1, **self._kinds)
+        return np.asarray(self._model.predict_proba(rows, thread_count=1))

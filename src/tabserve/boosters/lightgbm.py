@@ -76,6 +76,9 @@ class Predictor:
         self._booster = lightgbm.Booster(model_str=content.decode())
         self._classes = classes
 
+    def prepared(self, rows: Any) -> Any:
+        return rows
+
     def predict(self, rows: Any) -> Array:
         if self._classes is None:
             return self._answer(rows)

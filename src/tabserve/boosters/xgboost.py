@@ -69,6 +69,9 @@ class Predictor:
         booster = _configuration(self._booster)["gradient_booster"]["name"]
         self._is_linear = booster == "gblinear"
 
+    def prepared(self, rows: Any) -> Any:
+        return rows
+
     def predict(self, rows: Any) -> Array:
         if self._classes is None:
             return self._answer(rows)

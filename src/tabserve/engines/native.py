@@ -255,15 +255,17 @@ class NativeEngine:
         workers: int = 1,
         shortcuts: bool = True,
     ) -> None:
-        is_boosted = isinstance(model, BoostedPipeline)
-        for estimator in estimators(model.before if is_boosted else model):
+        boosted = model if isinstance(model, BoostedPipeline) else None
+        for estimator in estimators(model if boosted is None else boosted.before):
             if getattr(estimator, "n_jobs", 1) not in (None, 1):
                 estimator.n_jobs = 1
-        self._model = model
+        self._model = model if boosted is None else boosted.predictor
+        self._prepared = None if boosted is None else boosted.prepared
         self._signature = signature
-        is_booster = is_boosted and model.before is None
         self._inputs = (
-            inputs.of_booster(signature, model.texts) if is_booster else inputs.of_model(signature)
+            inputs.of_booster(signature, boosted.predictor.texts)
+            if boosted is not None and boosted.before is None
+            else inputs.of_model(signature)
         )
         self._targets = targets
         self._parts = parts
@@ -271,11 +273,12 @@ class NativeEngine:
         self._wants_proba = any(part.endswith("proba") for part in parts)
         final = type(final_estimator(model))
         self._label_is_argmax = (
-            model.label_is_argmax
-            if is_boosted
+            boosted.predictor.label_is_argmax
+            if boosted is not None
             else shortcuts and _is_sklearns(final) and final.__name__ in ARGMAX_CLASSIFIERS
         )
-        self._compute = model.predict if hasattr(model, "predict") else _transform(model)
+        predicts = hasattr(self._model, "predict")
+        self._compute = self._model.predict if predicts else _transform(model)
         self._threads = _ThreadLimit(max(1, usable_cpus() // workers))
 
     def predict(self, values: Values) -> Outputs:
@@ -293,6 +296,8 @@ class NativeEngine:
 
     def outputs(self, rows: Any) -> Outputs:
         """rows: the DataFrame or array that the model itself takes."""
+        if self._prepared is not None:
+            rows = self._prepared(rows)
         if len(self._targets) == 1:
             return self._predict_one(rows, self._targets[0])
         return self._predict_several(rows)
