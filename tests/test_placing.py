@@ -28,7 +28,8 @@ def placed(repository: Path, **told: Any) -> Iterator[tuple[Dispatcher, Dispatch
 
 
 def status(core: Dispatcher, path: str) -> int:
-    return respond(core, Request("GET", path, {}, b"", "127.0.0.1")).status
+    headers = {"host": "localhost:8001"}
+    return respond(core, Request("GET", path, headers, b"", "127.0.0.1")).status
 
 
 @pytest.mark.parametrize(
