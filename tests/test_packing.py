@@ -280,6 +280,15 @@ def test_a_policy_that_the_model_cannot_keep_is_refused(tmp_path: Path) -> None:
         pack(strict, tmp_path, ROWS, unknown={"city": "missing"})
 
 
+def test_golden_rows_of_a_wide_model_lie_all_over_the_sample(tmp_path: Path) -> None:
+    rows = pd.DataFrame(np.random.default_rng(0).normal(size=(200, 2000))).rename(columns=str)
+    model = DecisionTreeClassifier(max_depth=1).fit(rows, rows["0"] > 0)
+    found = golden(pack(model, tmp_path, rows))["0"]
+    assert found[0] == rows["0"].iloc[0]
+    assert rows["0"].iloc[-1] in set(found)
+    assert len(found) == 50
+
+
 @pytest.mark.parametrize("numbers", [[1, 2, 5], [1.5, 2.0, -3.0], [True] * 3], ids=repr)
 def test_so_is_one_for_categories_that_are_numbers(tmp_path: Path, numbers: list[Any]) -> None:
     rows = ROWS.assign(city=numbers * 8)

@@ -153,11 +153,12 @@ def _attempt(original: Engine, signature: Signature, row: dict[str, Any]) -> Out
 
 def _positions(sample: Any) -> list[int]:
     """Evenly spread rows, and those with the ends, the missing values and each common category."""
-    n_rows = len(sample)
-    positions = dict.fromkeys(
-        np.linspace(0, n_rows - 1, min(N_SAMPLED, n_rows)).round().astype(int).tolist()
-    )
+    n_rows, most = len(sample), _most(sample.shape[1])
+    n_spread = min(N_SAMPLED, n_rows, most)
+    positions = dict.fromkeys(np.linspace(0, n_rows - 1, n_spread).round().astype(int).tolist())
     for name in sample.columns:
+        if len(positions) >= most:  # of a wide table at once
+            break
         column = sample[name].reset_index(drop=True)
         missing = column[column.isna()].index[:1].tolist()
         present = column.dropna()
@@ -166,7 +167,7 @@ def _positions(sample: Any) -> list[int]:
         else:
             ends = present.drop_duplicates().index[:20].tolist()
         positions |= dict.fromkeys([*missing, *map(int, ends)])
-    return list(positions)[: _most(sample.shape[1])]
+    return list(positions)[:most]
 
 
 def _most(n_features: int) -> int:
