@@ -347,6 +347,21 @@ async def test_requests_sent_ahead_are_answered_in_their_order(wire: Wire, serve
 
 
 @on_a_wire
+async def test_behind_an_answer_that_cannot_be_sent_no_other_takes_its_place(
+    wire: Wire, server: Server
+) -> None:
+    server.held.set_result("held")
+
+    def unsendable(response: Response) -> bytes:
+        raise UnicodeError
+
+    wire.connection._written = unsendable  # type: ignore[method-assign]
+
+    assert await wire.send(post(), post(path="/held")) == []
+    assert wire.is_closed
+
+
+@on_a_wire
 async def test_what_comes_behind_a_request_that_waits_is_not_answered_before_it(
     wire: Wire, server: Server
 ) -> None:
