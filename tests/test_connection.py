@@ -357,7 +357,7 @@ async def test_behind_an_answer_that_cannot_be_sent_no_other_takes_its_place(
 
     wire.connection._written = unsendable  # type: ignore[method-assign]
 
-    assert await wire.send(post(), post(path="/held")) == []
+    assert await wire.send(post() + post(path="/held")) == []
     assert wire.is_closed
 
 

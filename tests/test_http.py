@@ -307,7 +307,7 @@ def test_one_that_cannot_be_answered_keeps_nobody_elses_answer(
 
     asyncio.run(both_at_once())
     assert [response.body for response in responses] == [b'"fine"']
-    assert "request lost could not be answered" in caplog.text
+    assert "request lost failed: ConnectionError" in caplog.text
 
 
 def test_what_cannot_be_counted_or_logged_is_answered(

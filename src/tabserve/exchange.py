@@ -1,7 +1,6 @@
 """Requests driven to their responses: by a thread that waits, or by an event loop that does not."""
 
 import asyncio
-import logging
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
@@ -13,10 +12,8 @@ from tabserve.batching import computed
 from tabserve.cpus import usable_cpus
 from tabserve.errors import ClientLeft, DeadlineExceeded, Overloaded
 from tabserve.http import Dispatcher
-from tabserve.responses import failure
+from tabserve.responses import failure, log_failure
 from tabserve.types import Computation, Pending, Request, Response
-
-logger = logging.getLogger("tabserve")
 
 # What is left to do of answered requests waits for so many of them, or for so long.
 _MOST_LEFT = 16
@@ -198,8 +195,8 @@ class Exchange:
     def _answer(self, response: Response) -> None:
         try:
             self._answered(response)
-        except Exception:  # its client is gone, or was left without an answer
-            logger.exception("request %s could not be answered", self._request.request_id)
+        except Exception as error:  # noqa: BLE001 - its client alone is left without an answer
+            log_failure(error, self._request.request_id)
         self._turn.done(self._core)
 
     def _wait(self, future: "Future[Any]") -> None:
