@@ -69,6 +69,18 @@ def test_a_place_on_the_admin_port_needs_one(name: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("rate_limit_counts", "rows", "--rate-limit-counts rows"),
+        ("rate_limit_store", "redis://:secret@a/", "--rate-limit-store"),
+    ],
+)
+def test_what_a_limit_is_like_needs_one(name: str, value: str, told: str) -> None:
+    with pytest.raises(InvalidSettings, match=f"^{told} needs --rate-limit.$"):
+        Settings.load(**{name: value})
+
+
+@pytest.mark.parametrize(
     "origin", ["app.example.org", "https://a.org/", "https://A.org", "null", "ftp://a", "*.a.org"]
 )
 def test_what_is_no_origin_is_refused(origin: str) -> None:

@@ -307,10 +307,20 @@ class Settings(BaseModel):
         return self
 
     @model_validator(mode="after")
-    def _on_a_port_that_is(self) -> Self:
-        for name in ("docs", "metrics"):
-            if getattr(self, name) == "admin" and self.admin_port is None:
-                raise ValueError(f"{flag(name)} admin needs {flag('admin_port')}")
+    def _with_what_it_needs(self) -> Self:
+        """Nothing that is asked for has no effect."""
+        needs = {
+            name: "admin_port" for name in ("docs", "metrics") if getattr(self, name) == "admin"
+        }
+        needs |= {
+            name: "rate_limit"
+            for name in ("rate_limit_counts", "rate_limit_store")
+            if getattr(self, name) != type(self).model_fields[name].default
+        }
+        for name, needed in needs.items():
+            if getattr(self, needed) is None:
+                value = "" if name in _SECRET else f" {getattr(self, name)}"
+                raise ValueError(f"{flag(name)}{value} needs {flag(needed)}")
         return self
 
     @classmethod
