@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.cluster import KMeans, MiniBatchKMeans
 from sklearn.compose import make_column_transformer
@@ -24,7 +25,7 @@ from sklearn.linear_model import LinearRegression, LogisticRegression, Ridge, Ri
 from sklearn.naive_bayes import GaussianNB
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import OneHotEncoder, StandardScaler
+from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, StandardScaler
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
 from tabserve.lower import CannotLower
@@ -173,6 +174,21 @@ def test_missing_values_of_a_sparse_matrix_go_right_in_isolation_forests() -> No
     )
     model = make_pipeline(columns, IsolationForest(n_estimators=9)).fit(rows)
     assert_served_as_predicted(model, rows)
+
+
+@pytest.mark.parametrize("encoder", [
+    OrdinalEncoder(), OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=np.nan),
+], ids=repr)  # fmt: skip
+def test_missing_categories_go_where_each_node_of_a_tree_sends_them(encoder: Any) -> None:
+    random, n = np.random.default_rng(0), 400
+    one = pd.Series(random.choice(["a", "b", "c", "d", None], n), dtype=object)
+    two = pd.Series(random.choice(["u", "v", "?"], n), dtype=object)
+    rows = pd.DataFrame({"one": one, "two": two.where(two != "?", np.nan)})
+    rows["x"] = random.normal(size=n)
+    target = (rows["one"] == "a") | (rows["one"].isna() & (rows["x"] > 0))
+    columns = make_column_transformer((encoder, ["one", "two"]), remainder="passthrough")
+    model = make_pipeline(columns, RandomForestClassifier(8, random_state=0))
+    assert_served_as_predicted(model.fit(rows, target), rows)
 
 
 def test_a_constant_is_answered_for_every_row() -> None:

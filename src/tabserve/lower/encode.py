@@ -35,7 +35,8 @@ def one_hot_encoder(step: Any, matrix: Matrix, lowering: Lowering) -> Matrix:
 
 def ordinal_encoder(step: Any, matrix: Matrix, lowering: Lowering) -> Matrix:
     graph = lowering.graph
-    unknown = step.unknown_value if step.handle_unknown == "use_encoded_value" else np.nan
+    # Where unknown ones are refused, any number: what is missing takes other ways through trees.
+    unknown = step.unknown_value if step.handle_unknown == "use_encoded_value" else -1.0
     numbers = [_ordinals(step, i) for i in range(matrix.width)]
     table = np.concatenate([np.append(float(unknown), each) for each in numbers])
     value = graph.node("Gather", graph.constant(table), _places(step, matrix, graph))

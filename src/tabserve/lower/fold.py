@@ -154,6 +154,8 @@ class _Preprocessing:
         assert coded.vocabulary is not None
         codes = np.array([MISSING, UNKNOWN, *range(len(coded.vocabulary.values))])
         seen = self._of(column, codes)
+        if np.isnan(seen).any():  # a category goes where each node sends what is missing
+            return None
         found = [_comparison(codes, seen <= threshold) for threshold in thresholds]
         if None in found:
             return None
