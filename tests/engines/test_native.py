@@ -29,7 +29,7 @@ from sklearn.model_selection import (
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.multioutput import MultiOutputClassifier
 from sklearn.neighbors import KNeighborsClassifier
-from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.pipeline import FeatureUnion, Pipeline, make_pipeline
 from sklearn.preprocessing import (
     FunctionTransformer,
     Normalizer,
@@ -185,6 +185,13 @@ def test_a_score_for_values_keeps_none_from_it() -> None:
     model = make_pipeline(SelectKBest(r_regression, k=1), search).fit(ROWS, values)
     loaded = native.load(native.dump(model, "skops"), "skops", allow_pickle=False)
     np.testing.assert_array_equal(loaded.predict(ROWS), model.predict(ROWS))
+
+
+def test_nor_does_a_union_of_frames() -> None:
+    union = FeatureUnion([("scaled", StandardScaler()), ("sign", FunctionTransformer(np.sign))])
+    model = make_pipeline(union, TREE).set_output(transform="pandas").fit(ROWS, TARGET)
+    loaded = native.load(native.dump(model, "skops"), "skops", allow_pickle=False)
+    np.testing.assert_array_equal(loaded.predict_proba(ROWS), model.predict_proba(ROWS))
 
 
 def test_nor_does_a_class_that_every_row_has() -> None:

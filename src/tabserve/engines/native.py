@@ -4,6 +4,7 @@ import io
 import re
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -95,10 +96,27 @@ def untrusted_types(content: bytes, own: frozenset[str] = frozenset()) -> list[s
 
 def dump(model: Any, model_format: str) -> bytes:
     if model_format == "skops":
-        return skops.io.dumps(model)  # type: ignore[no-any-return]
+        with _listed_names(model):
+            return skops.io.dumps(model)  # type: ignore[no-any-return]
     buffer = io.BytesIO()
     joblib.dump(model, buffer, compress=3)
     return buffer.getvalue()
+
+
+@contextmanager
+def _listed_names(model: Any) -> Iterator[None]:
+    """What a FeatureUnion of DataFrames keeps as pandas' index, which skops cannot write, as lists
+    meanwhile.
+    """
+    name = "_transformers_feature_names_out"
+    kept = [(step, getattr(step, name)) for step in estimators(model) if hasattr(step, name)]
+    try:
+        for step, names in kept:
+            setattr(step, name, [list(of_one) for of_one in names])
+        yield
+    finally:
+        for step, names in kept:
+            setattr(step, name, names)
 
 
 def libraries(model: Any) -> dict[str, str]:
