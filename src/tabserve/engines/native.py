@@ -14,7 +14,13 @@ from tabserve import boosters, compression, inputs, pickles, skopsfile
 from tabserve.artifact import Exactness
 from tabserve.boosters import BoostedPipeline
 from tabserve.cpus import usable_cpus
-from tabserve.errors import BadModelOutput, MissingExtra, UntrustedModel
+from tabserve.errors import (
+    BadModelOutput,
+    InputProblem,
+    InvalidInput,
+    MissingExtra,
+    UntrustedModel,
+)
 from tabserve.output import Target
 from tabserve.signature import Signature, unusable
 from tabserve.trusted import TRUSTED_TYPES
@@ -252,6 +258,13 @@ def _is_sklearns(kind: type) -> bool:
 _NOT_FINITE = re.compile("^Input (X )?contains (NaN|infinity)|Input data contains `inf`")
 
 
+_UNKNOWN_CATEGORY: InputProblem = {
+    "loc": (),
+    "msg": "The model finds a category that it does not know",
+    "type": "unknown_category",
+}
+
+
 class NativeEngine:
     """A fitted scikit-learn estimator or pipeline, or one that ends in a booster.
 
@@ -308,6 +321,8 @@ class NativeEngine:
             with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
                 return self.outputs(self._inputs(values))
         except ValueError as error:
+            if "Found unknown categories" in str(error):  # of which the signature does not know
+                raise InvalidInput([_UNKNOWN_CATEGORY]) from None
             if not _NOT_FINITE.search(str(error)):
                 raise
             raise unusable(self._signature.arrays(values)) from None
