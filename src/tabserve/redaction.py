@@ -6,7 +6,8 @@ import re
 PREFIX = "ts_"  # of each key that `tabserve keys` makes
 # One with a letter or three left out is a secret too. Of as many random letters some are large and
 # some small (all of one size: 1 in 10^9), and those of a column such as `payments_...` are not.
-_KEY = re.compile(r"ts_(?=[a-z0-9_-]*[A-Z])(?=[A-Z0-9_-]*[a-z])[A-Za-z0-9_-]{40,}")
+# Further than these it does not look: `ts_ts_...` would be read to its end from each `ts_` of it.
+_KEY = re.compile(r"ts_(?=[a-z0-9_-]{0,39}[A-Z])(?=[A-Z0-9_-]{0,39}[a-z])[A-Za-z0-9_-]{40,}")
 _KEY_BYTES = re.compile(_KEY.pattern.encode())
 _NO_KEY = "ts_***"
 

@@ -96,12 +96,13 @@ def unusable(columns: Columns, rows: Sequence[int] | None = None) -> InvalidInpu
     It names the numbers that a float32 cannot hold; where there are none, that there must be one.
     """
     largest = np.finfo(np.float32).max
+    concerned = None if rows is None else frozenset(rows)
     found = [
         problem(int(row), name, "out_of_range", "Input is too large for the model")
         for name, column in columns.items()
         if column.dtype.kind == "f"
         for row in np.flatnonzero(np.abs(column) > largest)
-        if rows is None or row in rows
+        if concerned is None or row in concerned
     ]
     named = {one["loc"][0] for one in found}
     places: list[tuple[int, ...]] = [(row,) for row in rows or () if row not in named]
