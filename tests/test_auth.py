@@ -322,6 +322,25 @@ def test_a_file_of_keys_stays_readable_for_who_could_read_it(path: Path) -> None
     )  # fmt: skip
 
 
+def test_a_link_in_place_of_the_unfinished_file_is_not_written_through(
+    path: Path, tmp_path: Path
+) -> None:
+    another = tmp_path / "another"
+    another.write_text("of somebody else")
+    path.with_name(path.name + ".new").symlink_to(another)
+
+    add_key(path, "ada")
+
+    assert another.read_text() == "of somebody else"
+    assert not path.is_symlink()
+
+
+def test_a_circle_of_links_is_replaced(path: Path) -> None:
+    path.symlink_to(path)
+    key = add_key(path, "ada")
+    assert Keys(str(path)).holder(key) == "ada"
+
+
 def test_a_key_is_revoked_by_a_link_too(path: Path, tmp_path: Path) -> None:
     key = add_key(path, "ada")
     link = tmp_path / "link.json"

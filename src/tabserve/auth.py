@@ -307,7 +307,8 @@ def _editing_old(path: Path) -> Iterator[list[Key]]:
 def _editing(path: Path) -> Iterator[list[Key]]:
     """The file's keys, written back in one step; one editor at a time."""
     _refuse_no_file(path)
-    path = path.resolve()  # a link stays one: a server may know the file by its other name
+    # A link stays one: a server may know the file by its other name. `resolve` raises for a circle.
+    path = Path(os.path.realpath(path))
     lock_path = path.with_name(path.name + ".lock")
     try:
         with lock_path.open("a") as lock:
@@ -315,7 +316,9 @@ def _editing(path: Path) -> Iterator[list[Key]]:
             keys = read_keys(path) if path.exists() else []
             yield keys
             unfinished = path.with_name(path.name + ".new")
-            descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            # What stands there may be a link, by which root would give another file away.
+            unfinished.unlink(missing_ok=True)
+            descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             with os.fdopen(descriptor, "w") as file:
                 if path.exists():
                     _be_readable_as(path, descriptor)
