@@ -628,6 +628,44 @@ async def test_a_client_that_wants_to_close_is_heard_out_first(wire: Wire, serve
     assert wire.is_closed
 
 
+TOO_LONG_IN_CHUNKS = (
+    b"POST /echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+    b"%x\r\n%b\r\n" % (MAX_BODY + 1, b"x" * (MAX_BODY + 1))
+)
+
+
+@pytest.mark.parametrize("before", [b"", post(path="/held")], ids=["at once", "behind another"])
+@pytest.mark.parametrize("is_whole", [True, False], ids=["in one", "in parts"])
+def test_a_body_that_is_refused_and_then_no_http_has_one_answer(
+    before: bytes, is_whole: bool
+) -> None:
+    @on_a_wire
+    async def refused(wire: Wire, server: Server) -> None:
+        parts = [before + TOO_LONG_IN_CHUNKS, b"no size\r\n"]
+        for part in [b"".join(parts)] if is_whole else parts:
+            await wire.send(part)
+        server.held.set_result("done")
+        await settled()
+
+        assert [answer.status for answer in answers(wire.sent)] == [200, 413][not before :]
+        assert wire.is_closed
+
+    refused()
+
+
+@on_a_wire
+async def test_a_connection_that_is_closing_when_more_comes_expires(
+    wire: Wire, server: Server
+) -> None:
+    sent = post(b"x" * (MAX_BODY + 1), "Connection: close")
+    await wire.send(sent[:-1])
+    wire.close = lambda: setattr(wire, "is_closed", True)  # type: ignore[method-assign]
+    await wire.send(sent[-1:] + post())  # its answers are not read yet
+    assert (wire.is_closed, wire.connection.expires < inf) == (True, True)
+    del wire.close
+    wire.connection.connection_lost(None)
+
+
 @on_a_wire
 async def test_no_answer_is_made_for_a_client_that_does_not_read(
     wire: Wire, server: Server

@@ -262,9 +262,14 @@ class Connection(asyncio.Protocol):
 
     def _refuse(self, failure: TabserveError) -> None:
         """What comes of this request, and behind it, is not read."""
+        has_its_answer = self._is_receiving and self._is_forgotten
         self._is_broken, self._is_receiving = True, False
-        self._take(failure)
-        self._turn.soon()
+        if not has_its_answer:
+            self._take(failure)
+            self._turn.soon()
+        elif self._exchange is None and not self._queue:
+            self._stays = False
+            self._go_on()
 
     def _keep(self, part: bytes) -> None:
         """A list of parts could take many times their bytes."""
@@ -336,8 +341,10 @@ class Connection(asyncio.Protocol):
         self._hold(-self._n_answering)
         self._n_answering = 0
         if self._transport.is_closing():
+            self.expires = monotonic() + self._bounds.idle_timeout_s
             return
-        self._stays = self._stays and not self._state.is_draining
+        is_last = self._state.is_draining or (self._is_broken and not self._queue)
+        self._stays = self._stays and not is_last
         try:
             self._transport.write(self._written(response))
         except Exception:  # what is behind it would be taken for its answer
