@@ -58,7 +58,7 @@ class Wire:
     def close(self) -> None:
         if not self.is_closed:
             self.is_closed = True
-            self.connection.connection_lost(None)
+            asyncio.get_running_loop().call_soon(self.connection.connection_lost, None)
 
     def abort(self) -> None:
         self.close()
@@ -912,3 +912,52 @@ async def test_a_body_counts_until_its_answer(wire: Wire, server: Server) -> Non
     assert held == [180, 110]
     assert [answer.status for answer in answers(wire.sent)] == [200, 200]
     assert wire.state.n_held == 0
+
+
+# What a client may do, and how many requests it has then begun.
+STEPS: list[tuple[Any, int]] = [
+    (post(b"a" * 60), 1),
+    (post(b"a" * 60, path="/held"), 1),
+    (post(b"a" * 60) + post(b"b" * 70), 2),
+    (post(b"a" * 2 * MAX_BODY), 1),
+    (post(b"a" * 60, "Expect: 100-continue"), 1),
+    (post(b"a" * 60, "Upgrade: h2c", "Connection: upgrade"), 1),
+    (post(b"a" * 60, "Connection: close"), 1),
+    (TOO_LONG_IN_CHUNKS + b"0\r\n\r\n", 1),
+    (TOO_LONG_IN_CHUNKS + b"no size\r\n", 1),
+    (b"no request\r\n\r\n", 1),
+    (Connection.pause_writing, 0),
+    (Connection.resume_writing, 0),
+    (lambda connection: connection.expire(1e18), 0),
+    (lambda connection: connection.abort(), 0),
+]
+
+
+@given(st.lists(st.tuples(st.integers(0, 2), st.sampled_from(STEPS), st.integers(1, 400))))
+def test_bodies_are_counted_while_they_are_held_whatever_clients_do(
+    steps: list[tuple[int, tuple[Any, int], int]],
+) -> None:
+    @on_a_wire
+    async def counted(wire: Wire, server: Server) -> None:
+        server.held.set_running_or_notify_cancel()
+        wires = [wire, Wire(server.core, wire.state), Wire(server.core, wire.state)]
+        n_begun = [0, 0, 0]
+        for place, (step, n_requests), size in steps:
+            client = wires[place]
+            n_begun[place] += n_requests
+            if callable(step):
+                if not client.is_closed:
+                    step(client.connection)
+            else:
+                for part in (step[:size], step[size:]):
+                    if not (client.is_closed or client.is_paused):
+                        await client.send(part)
+            await settled()
+            assert 0 <= wire.state.n_held <= MAX_BODIES
+        server.held.set_result("at last")
+        await settled()
+        for client, n_requests in zip(wires, n_begun, strict=True):
+            assert len(answers(client.sent)) <= n_requests
+            client.close()
+
+    counted()
