@@ -198,7 +198,8 @@ class Internal(ServerError):
 class BadModelOutput(Internal):
     """The model's answer is no number, or of the wrong shape.
 
-    rows: the records whose answer is to blame, where that is known."""
+    rows: the records whose answer is to blame, where that is known.
+    """
 
     code = "bad_model_output"
 
@@ -215,9 +216,10 @@ class ModelNotReady(ServerError):
 
 
 class Overloaded(ModelNotReady):
-    """Too many requests wait for the model already.
+    """Too many requests wait for the model, or too many bodies are held, already.
 
-    retry_after_s: when there may be room."""
+    retry_after_s: when there may be room.
+    """
 
     code = "overloaded"
 

@@ -193,8 +193,8 @@ class Settings(BaseModel):
         4 * 2**20, "Size of a request's body; past it the answer is 413.", "bytes", ge=1
     )
     max_bodies: int = _setting(
-        256 * 2**20, "Size of all bodies that a worker holds, in part or until their answer; past "
-        "it, if that is not less than one may have, the answer is 503.", "bytes", ge=1,
+        256 * 2**20, "Size of all bodies that a worker holds, in part or until their answer, and "
+        "no less than one may have; past it the answer is 503.", "bytes", ge=1,
     )  # fmt: skip
     max_rows: int = _setting(
         10_000, "Records of one batch; past it the answer is 413.", "rows", ge=1, le=2**31 - 1
