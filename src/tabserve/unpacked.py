@@ -2,14 +2,11 @@
 
 import gc
 import logging
-import os
-import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tabserve import mlflow, server, telling
+from tabserve import mlflow, server, telling, temporary
 from tabserve.errors import InvalidSettings
 from tabserve.importing import imported
 from tabserve.settings import Settings
@@ -32,8 +29,7 @@ def serve(flags: Mapping[str, Any]) -> int:
     if settings.reload:
         raise InvalidSettings(f"--reload needs a packed model; pack {settings.path} first.")
     gc.enable()  # fitting and converting leave much behind
-    maker, folder = os.getpid(), Path(tempfile.mkdtemp(prefix="tabserve-"))
-    try:
+    with temporary.folder() as folder:
         with telling.steps_told(also_in_lines=True):
             logger.info("Packing %s in order to serve it", settings.path)
             packed = {"path": str(_packed(settings, folder))}
@@ -41,9 +37,6 @@ def serve(flags: Mapping[str, Any]) -> int:
         # Whoever names a function wants it to run.
         allowed = {"allow_code": True} if _is_named(settings.path) else {}
         return server.serve({**flags, **packed, **allowed})
-    finally:
-        if os.getpid() == maker:  # a worker that was forked comes by here too
-            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _is_unpacked(path: str) -> bool:

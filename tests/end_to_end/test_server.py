@@ -6,6 +6,7 @@ import shutil
 import signal
 import socket
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -299,11 +300,13 @@ def test_a_stopped_server_answers_what_it_began_logs_it_and_ends_with_0(
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_signal_that_comes_as_soon_as_the_address_is_told_ends_the_server(
-    serve: Serve, repository: Path, workers: int
+@pytest.mark.parametrize("later_s", [0, 0.02, 0.03, 0.05, 0.1])
+def test_a_signal_while_the_model_loads_ends_the_server(
+    serve: Serve, repository: Path, workers: int, later_s: float
 ) -> None:
     server = serve(str(repository), "--workers", str(workers))
     assert server.url
+    time.sleep(later_s)  # in the midst of whatever it does then
 
     assert server.stop() == 0, server.output
     server.assert_nothing_is_left()

@@ -6,19 +6,16 @@ import math
 import os
 import resource
 import shlex
-import shutil
 import signal
 import sys
-import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from pathlib import Path
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import click
 import orjson
 
-from tabserve import heap
+from tabserve import heap, temporary
 from tabserve.errors import InvalidSettings, OperatorError
 from tabserve.redaction import RedactingFormatter
 from tabserve.server.listening import Listener, bound
@@ -43,8 +40,8 @@ def serve(flags: Mapping[str, Any]) -> int:
     _leave_no_core()
     heap.keep_one()
     for number in STOPPING:
-        # Until whatever serves has its own: what was made is removed, however early it ends.
-        signal.signal(number, lambda *_: sys.exit(0))
+        # Until whatever serves has its own.
+        signal.signal(number, lambda *_: temporary.end(0))
     with _shared_folder(settings) as settings:
         service = resolved(settings)
         refuse_open_door(service.settings)
@@ -108,8 +105,6 @@ def _serve(service: "Service", listeners: list[Listener]) -> int:
         from tabserve.server.supervisor import Supervisor
 
         return Supervisor(service, listeners).run()
-    # Until the event loop heeds them: to end in the middle of loading could crash.
-    signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
     started(service, exit_code=2)  # in a thread, beside the imports that follow
     from tabserve.server.worker import Worker
 
@@ -123,24 +118,23 @@ def _shared_folder(settings: Settings) -> Iterator[Settings]:
     if settings.workers == 1 and not settings.supervise and settings.run_dir is None:
         yield settings
         return
-    made, maker = settings.run_dir is None, os.getpid()
-    folder = Path(tempfile.mkdtemp(prefix="tabserve-")) if made else settings.run_dir
-    assert folder is not None
-    run_folder = RunFolder(folder)
-    try:
-        run_folder.begin()
-    except OSError as error:
-        raise InvalidSettings(f"Cannot use the run folder {folder}: {error.strerror}.") from None
-    os.environ[METRICS_FOLDER_VARIABLE] = str(run_folder.metrics)
-    from tabserve import shared_metrics  # not before the folder is named
+    given = settings.run_dir
+    with temporary.folder() if given is None else nullcontext(given) as folder:
+        run_folder = RunFolder(folder)
+        try:
+            run_folder.begin()
+        except OSError as error:
+            raise InvalidSettings(
+                f"Cannot use the run folder {folder}: {error.strerror}."
+            ) from None
+        os.environ[METRICS_FOLDER_VARIABLE] = str(run_folder.metrics)
+        from tabserve import shared_metrics  # not before the folder is named
 
-    shared_metrics.count_in_files()
-    try:
-        yield settings.model_copy(update={"run_dir": folder})
-    finally:
-        del os.environ[METRICS_FOLDER_VARIABLE]
-        if made and os.getpid() == maker:  # a worker that gunicorn forked comes by here too
-            shutil.rmtree(folder, ignore_errors=True)
+        shared_metrics.count_in_files()
+        try:
+            yield settings.model_copy(update={"run_dir": folder})
+        finally:
+            del os.environ[METRICS_FOLDER_VARIABLE]
 
 
 def _configure_logging() -> None:

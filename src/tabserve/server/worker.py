@@ -98,7 +98,6 @@ class Worker:
             loop.add_signal_handler(signal.SIGTERM, self._told.set)
             self._supervisor.setblocking(False)
             loop.add_reader(self._supervisor, self._alone, self._supervisor)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
 
     def _stop_or_end_at_once(self, number: int) -> None:
         if self._told.is_set():

@@ -1,0 +1,43 @@
+"""Folders that go with their process: at the end of `with`, at once, and not by a forked one."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+FIRST = """
+import os, sys
+from tabserve import temporary
+with temporary.folder() as folder:
+    (folder / "file").touch()
+    print(folder, flush=True)
+"""
+
+
+@pytest.mark.parametrize(
+    ("rest", "exit_code", "is_left"),
+    [
+        ("", 0, False),
+        ("    raise SystemExit(3)", 3, False),
+        ("    temporary.end(4)", 4, False),
+        ("    pid = os.fork()\n    if not pid: temporary.end(5)\n"
+         "    os.waitpid(pid, 0)\n    print(folder.exists())", 0, False),
+        ("    pid = os.fork()\n    if not pid: sys.exit(5)\n"
+         "    os.waitpid(pid, 0)\n    print(folder.exists())", 0, False),
+        ("    os._exit(6)", 6, True),
+    ],
+)  # fmt: skip
+def test_a_folder_goes_with_the_process_that_made_it(
+    rest: str, exit_code: int, is_left: bool, tmp_path: Path
+) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", FIRST + rest],
+        stdout=subprocess.PIPE, text=True, env={"TMPDIR": str(tmp_path)}, check=False,
+    )  # fmt: skip
+    folder, *there = ended.stdout.split()
+    assert ended.returncode == exit_code
+    assert Path(folder).parent == tmp_path
+    assert Path(folder).exists() == is_left
+    assert there in ([], ["True"])  # a forked process leaves it to its parent
+    assert ("waitpid" in rest) == bool(there)
