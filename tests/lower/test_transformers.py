@@ -192,6 +192,14 @@ def test_an_indicator_refuses_missing_values_where_none_was_seen() -> None:
     assert lowered(step, rows).refused.tolist() == [False, True, True, False]
 
 
+def test_an_indicator_that_refuses_a_number_is_not_lowered() -> None:
+    """A graph would look whether it is there for numbers of 1e30 and more only."""
+    rows = pd.DataFrame({"a": [-999.0, 1, 2], "b": [1.0, 2, 3]})
+    step = MissingIndicator(missing_values=-999.0).fit(rows)
+    with pytest.raises(CannotLower, match="a number that it takes as missing"):
+        lowered(step, rows)
+
+
 def _transformed(step: Any, signature: Signature) -> Any:
     matrix = input_matrix(signature)
     return Lowering(TRANSFORMERS, PREDICTORS, matrix).transform(step, matrix)

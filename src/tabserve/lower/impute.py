@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from tabserve.lower.graph import Column, Graph, Matrix
+from tabserve.lower.graph import CannotLower, Column, Graph, Matrix
 from tabserve.lower.lowering import Lowering
 from tabserve.lowered import MISSING
 
@@ -69,6 +69,9 @@ def _indicated(step: Any, mask: str, matrix: Matrix, lowering: Lowering) -> Matr
     graph, features = lowering.graph, step.features_.tolist()
     others = sorted(set(range(matrix.width)) - set(features))
     if step.features == "missing-only" and step.error_on_new and others:
+        if not (step.missing_values is None or _is_nan(step.missing_values)):
+            # What is refused is looked for where numbers are large, and no proof tries this one.
+            raise CannotLower("a MissingIndicator that raises at a number that it takes as missing")
         lowering.refuse(graph.select(Matrix(mask, matrix.columns), others).value)
     columns = tuple(Column(_filled(column, step).origin) for column in matrix.columns)
     return graph.select(Matrix(graph.as_double(mask), columns), features)
