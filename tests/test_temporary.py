@@ -26,6 +26,9 @@ with temporary.folder() as folder:
         ("    pid = os.fork()\n    if not pid: sys.exit(5)\n"
          "    os.waitpid(pid, 0)\n    print(folder.exists())", 0, False),
         ("    os._exit(6)", 6, True),
+        ("    import shutil\n    remove = shutil.rmtree\n    def is_interrupted(*args, **kwargs):\n"
+         "        shutil.rmtree = remove\n        temporary.end(7)\n"
+         "    shutil.rmtree = is_interrupted", 7, False),
     ],
 )  # fmt: skip
 def test_a_folder_goes_with_the_process_that_made_it(

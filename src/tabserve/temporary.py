@@ -34,5 +34,6 @@ def end(exit_code: int) -> NoReturn:
 
 
 def _remove(path: Path) -> None:
-    if _makers.pop(path) == os.getpid():  # one that was forked comes by here too
+    if _makers[path] == os.getpid():  # one that was forked comes by here too
         shutil.rmtree(path, ignore_errors=True)
+    del _makers[path]  # not before: a signal may come meanwhile, whose handler removes the rest
