@@ -15,15 +15,15 @@ _NO_KEY = "ts_***"
 _DECEPTIVE = re.compile("[\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]")
 
 
-def redacted(line: bytes) -> bytes:
-    """A line of JSON without keys, whoever wrote one into a path or a record, and that every reader
-    takes for one line.
+def redacted(lines: bytes) -> bytes:
+    """Lines of JSON without keys, whoever wrote one into a path or a record, and that every reader
+    takes for as many lines.
     """
-    if b"ts_" in line:
-        line = _KEY_BYTES.sub(_NO_KEY.encode(), line)
-    if not line.isascii():
-        line = _DECEPTIVE.sub(_escaped, line.decode()).encode()
-    return line
+    if b"ts_" in lines:
+        lines = _KEY_BYTES.sub(_NO_KEY.encode(), lines)
+    if not lines.isascii():
+        lines = _DECEPTIVE.sub(_escaped, lines.decode()).encode()
+    return lines
 
 
 def without_keys(text: str) -> str:
