@@ -130,6 +130,11 @@ class Models:
             return None
         return self.named[self._default or next(iter(self.named))]
 
+    @property
+    def first(self) -> Named:
+        """The default one, or where there is none whichever comes first."""
+        return self.default or next(iter(self.named.values()))
+
     def preload(self) -> None:
         """Load the live versions as they are now, for processes that are forked from this one.
 

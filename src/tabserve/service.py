@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
-from tabserve import openapi
 from tabserve.admission import Admission
 from tabserve.artifact import Artifact
 from tabserve.auth import Keys
@@ -20,12 +19,11 @@ from tabserve.importing import imported, request_classes
 from tabserve.limits import Limiter, RateLimiter
 from tabserve.logs import RequestLog
 from tabserve.metrics import Metrics
-from tabserve.models import Models, Named
-from tabserve.protocols import admin, docs, models, records, status
+from tabserve.models import Models
 from tabserve.receiving import Bounds
-from tabserve.routing import Route
 from tabserve.served import ServedModel, refusal_sentence
 from tabserve.settings import PROCESS_SETTINGS, Rate, Settings, is_loopback
+from tabserve.site import Site
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -65,8 +63,6 @@ class Service:
         self._key_tries: RateLimiter | None = None
         self._limiters: dict[str, RateLimiter] = {}
         self._close_limiter: Callable[[], None] = lambda: None
-        self._why_draining = ""
-        self._extensions: list[Callable[[], dict[str, Any]]] = []
         self.on_refused: Callable[[Exception], None] = _log_refusal
         self.metrics = Metrics()
         self.models = Models(
@@ -80,7 +76,7 @@ class Service:
             metrics=self.metrics.rollout,
         )
         self.models.on_change = self._publish
-        self._tables: dict[str, tuple[Named, list[Route]]] = {}
+        self._site = Site(self.models, self.metrics, self.settings)
         self._keys = Keys(self.settings.keys) if self.settings.keys else None
         self._refuse_unknown_names()
         self._refuse_unknown_fields(self.settings.hide)
@@ -88,8 +84,7 @@ class Service:
     @property
     def model(self) -> ServedModel:
         """The live model, of several the default one or the first."""
-        named = self.models.default or next(iter(self.models.named.values()))
-        return named.live
+        return self.models.first.live
 
     def with_settings(self, settings: Settings) -> "Service":
         """The same service, where `settings` was told something else by flag, variable or file."""
@@ -130,7 +125,7 @@ class Service:
 
     def drain(self, why: str) -> None:
         """Say at /ready that nothing more should be sent here, and answer whatever is."""
-        self._why_draining = why
+        self._site.why_draining = why
         self._publish()
 
     def start(self) -> None:
@@ -160,8 +155,8 @@ class Service:
         """An ordinary FastAPI app, to be extended, mounted or served."""
         from tabserve.web import fastapi
 
-        app = fastapi.app(self.dispatcher, self.close, *self._title())
-        self._extensions.append(lambda: fastapi.own_operations(app))
+        app = fastapi.app(self.dispatcher, self.close, *self._site.title)
+        self._site.extensions.append(lambda: fastapi.own_operations(app))
         return app
 
     def flask(self) -> "Flask":
@@ -187,7 +182,7 @@ class Service:
             if self._admin_dispatcher is None:
                 assert self._log is not None
                 self._admin_dispatcher = Dispatcher(
-                    self._admin_routes(),
+                    self._site.admin(),
                     self._admission(self._admin_hosts(), refuses_pages=True),
                     metrics=self.metrics,
                     log=self._log,
@@ -195,26 +190,13 @@ class Service:
                 )
         return self._admin_dispatcher
 
-    def _admin_routes(self) -> list[Route]:
-        routes = [*self._server_routes(), *self._default_routes()]
-        if self.settings.metrics != "off":
-            routes += status.metrics_routes(self.metrics)
-        if self.settings.docs == "admin":
-            routes += docs.routes(self._title()[0], self._document)
-        for named in self.models.named.values():
-            below = (f"/models/{named.name}", "/models/{name}")
-            own = [*models.told_routes(self.models, named, self.metrics)]
-            own += admin.routes(self.models, named.name)
-            routes += [route.below(*below) for route in own]
-        return [route for route in routes if not route.limited]
-
     def _wired(self) -> Dispatcher:
         settings = self.settings
         self._log = RequestLog(settings.log, settings.hide, self.metrics.log_dropped.inc)
         if self._keys is not None and settings.key_tries != "off":
             self._key_tries = self._limiter_of(settings.key_tries, "key_tries")
         return Dispatcher(
-            self._routes(),
+            self._site.main(),
             self._admission(Hosts(settings.allowed_hosts), self._limiter()),
             metrics=self.metrics,
             log=self._log,
@@ -309,92 +291,10 @@ class Service:
         """Serve what the models are now."""
         dispatcher = self._dispatcher
         if dispatcher is not None:
-            dispatcher.serve(self._routes())
+            dispatcher.serve(self._site.main())
         admin_dispatcher = self._admin_dispatcher
         if admin_dispatcher is not None:
-            admin_dispatcher.serve(self._admin_routes())
-
-    def _routes(self) -> list[Route]:
-        routes = self._server_routes()
-        if self.settings.docs == "main":
-            routes += docs.routes(self._title()[0], self._document)
-        if self.settings.metrics == "main":
-            routes += status.metrics_routes(self.metrics)
-        for named in self.models.named.values():
-            routes += self._routes_of(named)
-        routes += self._default_routes()
-        if self._why_draining:
-            routes.append(status.stopping_route(self._why_draining))
-        return routes
-
-    def _server_routes(self) -> list[Route]:
-        """Of the process and of all models."""
-        return [*status.server_routes(), *models.routes(self.models)]
-
-    def _routes_of(self, named: Named) -> list[Route]:
-        """Below /models/{name}; made once for each change."""
-        made, routes = self._tables.get(named.name, (None, []))
-        if made is not named:
-            routes = [*models.named_routes(self.models, named, self.metrics), *_live_routes(named)]
-            for version, model in {**named.opened, named.version: named.live}.items():
-                routes += [
-                    route.below(f"/versions/{version}", "/versions/{version}")
-                    for route in _model_routes(model)
-                ]
-            routes = [route.below(f"/models/{named.name}", "/models/{name}") for route in routes]
-            self._tables[named.name] = named, routes
-        return routes
-
-    def _default_routes(self) -> list[Route]:
-        """Those without a name in their path."""
-        named = self.models.default
-        return models.several_routes(self.models) if named is None else _live_routes(named)
-
-    def _title(self) -> tuple[str, str]:
-        """Of the docs: name and version."""
-        if len(self.models.named) > 1:
-            return "models", "1"
-        manifest = self.model.manifest
-        return manifest.name, manifest.version
-
-    def _document(self, root_path: str) -> dict[str, Any]:
-        title, version = self._title()
-        routes: list[Route] = []
-        schemas: dict[str, Any] = {}
-        for named in self.models.named.values():
-            own, components = self._document_routes(named), records.schemas(named.live)
-            if len(self.models.named) > 1:
-                own, components = openapi.below(named.name, own, components)
-            routes, schemas = [*routes, *own], schemas | components
-        what = self.model.manifest.model_type
-        if len(self.models.named) > 1:
-            what = f"{len(self.models.named)} models"
-        is_told = self.settings.metrics == "main"
-        told = status.metrics_routes(self.metrics) if is_told else []
-        document = openapi.document(
-            [*routes, *self._server_routes(), *told],
-            title=title,
-            version=version,
-            description=f"{what}, served by TabServe.",
-            schemas=schemas,
-            with_keys=self._keys is not None,
-            with_limits=self.settings.rate_limit is not None,
-            root_path=root_path,
-        )
-        for extension in self._extensions:
-            openapi.extend(document, extension())
-        return document
-
-    def _document_routes(self, named: Named) -> list[Route]:
-        """Of one name: those of its live version, also without the name where it is the default
-        one; what is told of it, and its versions.
-        """
-        routes = _model_routes(named.live)
-        inner = [*routes, *models.told_routes(self.models, named, self.metrics)]
-        inner += models.version_operations(named)
-        below = [route.below(f"/models/{named.name}", "/models/{name}") for route in inner]
-        below = [openapi.tagged(route, named.name) for route in below]
-        return below if named is not self.models.default else [*routes, *below]
+            admin_dispatcher.serve(self._site.admin())
 
     def _refuse_unknown_names(self) -> None:
         """With a misspelt one a model would be served without its class."""
@@ -438,18 +338,6 @@ def resolve(settings: Settings) -> Service:
             f"Expected a tabserve.Service at {settings.path}, found {type(found).__name__}."
         )
     return found.with_settings(settings)
-
-
-def _live_routes(named: Named) -> list[Route]:
-    """Of the live version, and of the one that is tried beside it."""
-    routes, trial = _model_routes(named.live), named.trial
-    if trial is None or trial.plan.kind == "shadow":
-        return routes
-    return models.shared(routes, records.routes(trial.tried), trial.is_for_tried)
-
-
-def _model_routes(model: ServedModel) -> list[Route]:
-    return [*records.routes(model), *status.routes(model)]
 
 
 def _log_refusal(error: Exception) -> None:

@@ -50,7 +50,7 @@ class RunFolder:
     def _make_again(self) -> None:
         with suppress(FileExistsError):
             self.path.mkdir(mode=0o700, parents=True)
-        if self.path.lstat().st_uid != os.geteuid():  # others may write to /tmp too
+        if self.path.lstat().st_uid not in (os.geteuid(), 0):  # others may write to /tmp too
             raise PermissionError(f"{self.path} is somebody else's")
         self.metrics.mkdir(exist_ok=True)
         self._lock()
