@@ -5,8 +5,6 @@ compared with the live one there, and takes its place in one step.
 """
 
 import logging
-import queue
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
@@ -21,6 +19,7 @@ from tabserve import heap, releases, repository
 from tabserve.artifact import Artifact
 from tabserve.errors import ArtifactError, ModelNotReady, NotFound, OperatorError, ReleaseError
 from tabserve.folders import Folders, artifact_of
+from tabserve.jobs import Jobs, done
 from tabserve.metrics import RolloutMetrics
 from tabserve.releases import Plan
 from tabserve.rollout import Trial
@@ -104,9 +103,8 @@ class Models:
         self.is_watched = watch and not self._is_alone
         self.on_change: Callable[[], None] = lambda: None
         self._refused_versions: dict[tuple[str, str], str] = {}
-        self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._jobs = Jobs("tabserve-models", self._load_live, self._look_around, _POLL_S)
         self._asked: set[tuple[str, str]] = set()
-        self._thread: threading.Thread | None = None
         self._seen: Any = None
         self._is_settled = False
         self._has_replaced = False
@@ -166,9 +164,8 @@ class Models:
         """Begin to load the live versions, if nobody did; returns at once."""
         if len(self.named) == 1:
             next(iter(self.named.values())).live.start()
-        if self._thread is None and not self._is_alone:
-            self._thread = threading.Thread(target=self._work, name="tabserve-models", daemon=True)
-            self._thread.start()
+        if not self._is_alone:
+            self._jobs.start()
 
     def wait(self, timeout_s: float | None = None) -> None:
         """Until each live version is ready. Raises what refused one, or ModelNotReady."""
@@ -182,10 +179,8 @@ class Models:
     def close(self, timeout_s: float | None = None) -> None:
         """Finish what is queued, if all of it together takes no longer; `start` loads anew."""
         left_s = _countdown(timeout_s)
-        if self._thread is not None:
-            self._jobs.put(None)
-            self._thread.join(left_s())
-            self._thread = self._seen = None
+        self._jobs.end(left_s())
+        self._seen = None
         for named in self.named.values():
             if named.trial is not None:
                 named.trial.close()
@@ -203,21 +198,8 @@ class Models:
 
     def do(self, action: Callable[[], T]) -> "Future[T]":
         """What the action comes to, done in the thread of this object."""
-        future: Future[T] = Future()
-
-        def job() -> None:
-            if not future.set_running_or_notify_cancel():
-                return
-            try:
-                future.set_result(action())
-            except Exception as error:  # noqa: BLE001 - handed to whoever waits
-                future.set_exception(error)
-
-        if self._is_alone:
-            job()  # it has no thread, and comes to no more than a refusal
-        else:
-            self._jobs.put(job)
-        return future
+        # One version alone has no thread, and comes to no more than a refusal.
+        return done(action) if self._is_alone else self._jobs.do(action)
 
     def ask_for(self, name: str, version: str) -> ModelNotReady:
         """Load a version that is not live; gives back what to answer until then."""
@@ -318,11 +300,6 @@ class Models:
         opened = MappingProxyType({**named.opened, version: model})
         self._put(replace(named, opened=opened))
 
-    def _work(self) -> None:
-        self._load_live()
-        while self._work_once():
-            pass
-
     def _load_live(self) -> None:
         for named in list(self.named.values()):
             named.live.start()
@@ -330,23 +307,15 @@ class Models:
                 named.live.wait()
             self._note_proven(named)
 
-    def _work_once(self) -> bool:
-        """False at the end. No model that is replaced stays in a variable of the thread."""
-        try:
-            job = self._jobs.get(timeout=_POLL_S)
-        except queue.Empty:
-            if self._has_replaced:  # the last requests of what was replaced are answered by now
-                self._has_replaced = False
-                heap.give_back()
-            if self.is_watched:
-                try:
-                    self._poll()
-                except Exception:  # what watches must outlive whatever it sees
-                    logger.exception("The folder of models cannot be looked at")
-            return True
-        if job is not None:
-            job()
-        return job is not None
+    def _look_around(self) -> None:
+        if self._has_replaced:  # the last requests of what was replaced are answered by now
+            self._has_replaced = False
+            heap.give_back()
+        if self.is_watched:
+            try:
+                self._poll()
+            except Exception:  # what watches must outlive whatever it sees
+                logger.exception("The folder of models cannot be looked at")
 
     def _poll(self) -> None:
         try:
