@@ -16,6 +16,7 @@ from sklearn.ensemble import (
     StackingClassifier,
 )
 from sklearn.feature_selection import RFE, SelectFromModel, SelectKBest, r_regression
+from sklearn.impute import MissingIndicator
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.metrics import f1_score, make_scorer
 from sklearn.model_selection import (
@@ -33,6 +34,7 @@ from sklearn.pipeline import FeatureUnion, Pipeline, make_pipeline
 from sklearn.preprocessing import (
     FunctionTransformer,
     Normalizer,
+    OneHotEncoder,
     QuantileTransformer,
     StandardScaler,
 )
@@ -228,3 +230,25 @@ def test_a_number_of_which_the_model_makes_none_is_the_requests_fault() -> None:
             engine(model, Target(kind="number")).predict(columns(ROWS) | {"a": np.full(60, value)})
         message = "The model makes of a number one that is infinite or undefined"
         assert caught.value.problems == [{"loc": (), "msg": message, "type": "out_of_range"}]
+
+
+MARKED = FeatureUnion(
+    [("marks", MissingIndicator(missing_values=-999)), ("scaled", StandardScaler())]
+)
+
+
+@pytest.mark.parametrize(
+    ("step", "value", "kind"),
+    [
+        (OneHotEncoder(), 9.0, "unknown_category"),
+        (MARKED, -999.0, "missing_value"),
+    ],
+    ids=["category", "marker"],
+)
+def test_a_value_that_a_step_within_does_not_take_is_the_requests_fault(
+    step: Any, value: float, kind: str
+) -> None:
+    model = make_pipeline(step, DecisionTreeClassifier()).fit(ROWS, TARGET)
+    with pytest.raises(InvalidInput) as caught:
+        engine(model, CLASSES).predict(columns(ROWS.assign(a=value)))
+    assert [problem["type"] for problem in caught.value.problems] == [kind]

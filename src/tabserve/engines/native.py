@@ -258,10 +258,19 @@ def _is_sklearns(kind: type) -> bool:
 _NOT_FINITE = re.compile("^Input (X )?contains (NaN|infinity)|Input data contains `inf`")
 
 
-_UNKNOWN_CATEGORY: InputProblem = {
-    "loc": (),
-    "msg": "The model finds a category that it does not know",
-    "type": "unknown_category",
+# What scikit-learn says of values that a step within the model does not take, and of which the
+# signature does not know.
+_NOT_TAKEN: dict[str, InputProblem] = {
+    "Found unknown categories": {
+        "loc": (),
+        "msg": "The model finds a category that it does not know",
+        "type": "unknown_category",
+    },
+    "have missing values in transform but have no missing values in fit": {
+        "loc": (),
+        "msg": "The model finds a value missing where it takes none that is",
+        "type": "missing_value",
+    },
 }
 
 
@@ -321,9 +330,11 @@ class NativeEngine:
             with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
                 return self.outputs(self._inputs(values))
         except ValueError as error:
-            if "Found unknown categories" in str(error):  # of which the signature does not know
-                raise InvalidInput([_UNKNOWN_CATEGORY]) from None
-            if not _NOT_FINITE.search(str(error)):
+            told = str(error)
+            problems = [problem for text, problem in _NOT_TAKEN.items() if text in told]
+            if problems:
+                raise InvalidInput(problems) from None
+            if not _NOT_FINITE.search(told):
                 raise
             raise unusable(self._signature.arrays(values)) from None
 
