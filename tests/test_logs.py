@@ -1,5 +1,6 @@
 import os
 import threading
+import time
 from collections import deque
 from pathlib import Path
 from typing import Any
@@ -153,6 +154,43 @@ def test_past_its_bound_the_queue_drops_and_counts(
     log.close()
 
     assert (read(path), lost) == ([{"i": 0}, {"i": 1}, {"i": 2}], [1, 10])
+
+
+def test_the_bodies_of_requests_that_wait_have_a_bound_together(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logs, "MAX_BYTES_WAITING", 100)
+    lost: list[int] = []
+    log = RequestLog(str(path), on_drop=lost.append)
+    busy, free = threading.Event(), threading.Event()
+
+    def slow() -> list[LogLine]:
+        busy.set()
+        assert free.wait(PATIENCE_S)
+        return [{"i": 0}]
+
+    log.write(slow, n_bytes=1000)  # one is taken however large it is
+    assert busy.wait(PATIENCE_S)
+    log.write(lambda: [{"i": 1}], n_bytes=1)
+    log.write(lambda: [{"i": 1}] * 2, 2, n_bytes=1)
+    free.set()
+    log.close()
+
+    assert (read(path), lost) == ([{"i": 0}], [1, 2])
+
+
+def test_what_is_written_waits_no_longer(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logs, "MAX_BYTES_WAITING", 100)
+    lost: list[int] = []
+    log = RequestLog(str(path), on_drop=lost.append)
+    ends = time.monotonic() + PATIENCE_S
+    for i in range(3):
+        log.write(lambda i=i: [{"i": i}], n_bytes=100)
+        while log._n_bytes_waiting:
+            assert time.monotonic() < ends
+            time.sleep(0.001)
+    log.close()
+    assert (read(path), lost) == ([{"i": 0}, {"i": 1}, {"i": 2}], [])
 
 
 def test_a_log_whose_reader_has_stopped_keeps_nobody_from_leaving(path: Path) -> None:

@@ -149,7 +149,7 @@ class Dispatcher:
         if code:
             self._metrics.errors.labels(code).inc()
         finished = _Finished(request, response, code, elapsed_s, time.time())
-        self._log.write(finished.lines, response.n_log_lines)
+        self._log.write(finished.lines, response.n_log_lines, len(request.body))
 
 
 def _no_such(methods: Mapping[str, Route], has_docs: bool) -> ClientError:

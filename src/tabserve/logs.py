@@ -18,8 +18,10 @@ LogLine = dict[str, Any]
 # Makes the lines of one request, later: building them costs more than all else of logging.
 LogLines = Callable[[], Iterable[LogLine] | Lines]
 
-# Lines that may wait for a slow disk or terminal before further ones are dropped: some 10 MB.
+# Lines that may wait for a slow disk or terminal before further ones are dropped: some 10 MB; and
+# the bodies of their requests, for features may be long texts.
 MAX_WAITING = 20_000
+MAX_BYTES_WAITING = 64 * 2**20
 # Lines written at a time, while others may come.
 _MOST_AT_ONCE = 1000
 # For so long lines gather before they are written: a thread that wakes for each of them takes the
@@ -48,13 +50,13 @@ class RequestLog:
     ) -> None:
         self._hide = frozenset(hide)
         self._on_drop = on_drop
-        # How the lines of each request are made, and how many they are.
-        self._unmade: deque[tuple[LogLines, int]] = deque()
-        # Some lines, and how many wait no longer once they are written.
-        self._made: deque[tuple[bytes, int]] = deque()
+        # How the lines of each request are made, how many they are, and the size of its body.
+        self._unmade: deque[tuple[LogLines, int, int]] = deque()
+        # Some lines, and how many of what waits no longer once they are written.
+        self._made: deque[tuple[bytes, int, int]] = deque()
         self._making = threading.Lock()
-        self._n_waiting = 0
-        self._lock = threading.Lock()  # of the number
+        self._n_waiting = self._n_bytes_waiting = 0
+        self._lock = threading.Lock()  # of the numbers
         self._wake = threading.Event()
         self._closing = threading.Event()
         self._descriptor = _opened(target)
@@ -67,18 +69,24 @@ class RequestLog:
             )
             self._thread.start()
 
-    def write(self, lines: LogLines, n_lines: int = 1) -> None:
-        """Returns at once. n_lines: as many as `lines` will make."""
+    def write(self, lines: LogLines, n_lines: int = 1, n_bytes: int = 0) -> None:
+        """Returns at once. n_lines: as many as `lines` will make. n_bytes: of the body that they
+        are made of.
+        """
         if self._descriptor is None:
             return
         with self._lock:
-            is_full = self._n_waiting > 0 and self._n_waiting + n_lines > MAX_WAITING
+            is_full = self._n_waiting > 0 and (
+                self._n_waiting + n_lines > MAX_WAITING
+                or self._n_bytes_waiting + n_bytes > MAX_BYTES_WAITING
+            )
             if not is_full:
                 self._n_waiting += n_lines
+                self._n_bytes_waiting += n_bytes
         if is_full:
             self._on_drop(n_lines)
             return
-        self._unmade.append((lines, n_lines))
+        self._unmade.append((lines, n_lines, n_bytes))
         self._wake_up()
 
     def make_ready(self) -> None:
@@ -124,26 +132,28 @@ class RequestLog:
         """Of the requests that have no more lines, up to one that has; in their order."""
         n_made = 0
         while self._unmade and n_made < _MOST_AT_ONCE and self._unmade[0][1] <= most_lines:
-            make, n_lines = self._unmade.popleft()
+            make, n_lines, n_bytes = self._unmade.popleft()
             n_made += n_lines
             try:
                 *texts, last = self._encoded(make()) or [b""]
             except Exception:  # noqa: BLE001 - those of the other requests must go on
                 self._on_drop(n_lines)
                 texts, last = [], b""
-            self._made.extend((text, 0) for text in texts)
-            self._made.append((last, n_lines))
+            self._made.extend((text, 0, 0) for text in texts)
+            self._made.append((last, n_lines, n_bytes))
 
     def _write_made(self, descriptor: int) -> None:
-        texts, size, n_lines = [], 0, 0
+        texts, size, n_lines, n_bytes = [], 0, 0, 0
         while self._made and size < _MOST_BYTES_AT_ONCE:
-            text, n_done = self._made.popleft()
+            text, n_lines_done, n_bytes_done = self._made.popleft()
             texts.append(text)
             size += len(text)
-            n_lines += n_done
+            n_lines += n_lines_done
+            n_bytes += n_bytes_done
         self._write(descriptor, redacted(b"".join(texts)))
         with self._lock:
             self._n_waiting -= n_lines
+            self._n_bytes_waiting -= n_bytes
 
     def _encoded(self, lines: Iterable[LogLine] | Lines) -> list[bytes]:
         if isinstance(lines, Lines):
