@@ -132,25 +132,31 @@ def test_a_pipe_that_nobody_reads_any_more_loses_lines_and_counts_them(path: Pat
     assert lost == [1]
 
 
+class Slow:
+    """Makes one line, once it may."""
+
+    def __init__(self) -> None:
+        self.busy, self.free = threading.Event(), threading.Event()
+
+    def __call__(self) -> list[LogLine]:
+        self.busy.set()
+        assert self.free.wait(PATIENCE_S)
+        return [{"i": 0}]
+
+
 def test_past_its_bound_the_queue_drops_and_counts(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(logs, "MAX_WAITING", 3)  # one is being made
     lost: list[int] = []
-    log = RequestLog(str(path), on_drop=lost.append)
-    busy, free = threading.Event(), threading.Event()
-
-    def slow() -> list[LogLine]:
-        busy.set()
-        assert free.wait(PATIENCE_S)
-        return [{"i": 0}]
+    log, slow = RequestLog(str(path), on_drop=lost.append), Slow()
 
     log.write(slow)
-    assert busy.wait(PATIENCE_S)
+    assert slow.busy.wait(PATIENCE_S)
     for i in range(1, 4):
         log.write(lambda i=i: [{"i": i}])
     log.write(lambda: [{"i": 4}] * 10, 10)  # those of a batch count each
-    free.set()
+    slow.free.set()
     log.close()
 
     assert (read(path), lost) == ([{"i": 0}, {"i": 1}, {"i": 2}], [1, 10])
@@ -161,19 +167,13 @@ def test_the_bodies_of_requests_that_wait_have_a_bound_together(
 ) -> None:
     monkeypatch.setattr(logs, "MAX_BYTES_WAITING", 100)
     lost: list[int] = []
-    log = RequestLog(str(path), on_drop=lost.append)
-    busy, free = threading.Event(), threading.Event()
-
-    def slow() -> list[LogLine]:
-        busy.set()
-        assert free.wait(PATIENCE_S)
-        return [{"i": 0}]
+    log, slow = RequestLog(str(path), on_drop=lost.append), Slow()
 
     log.write(slow, n_bytes=1000)  # one is taken however large it is
-    assert busy.wait(PATIENCE_S)
+    assert slow.busy.wait(PATIENCE_S)
     log.write(lambda: [{"i": 1}], n_bytes=1)
     log.write(lambda: [{"i": 1}] * 2, 2, n_bytes=1)
-    free.set()
+    slow.free.set()
     log.close()
 
     assert (read(path), lost) == ([{"i": 0}], [1, 2])
