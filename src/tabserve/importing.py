@@ -2,6 +2,7 @@
 
 import importlib
 import sys
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
@@ -15,9 +16,9 @@ def imported(spec: str) -> Any:
     Raises CannotImport, or what TabServe itself raised while the module was imported.
     """
     module, _, attribute = spec.partition(":")
-    if "" not in sys.path:
-        sys.path.insert(0, "")
     try:
+        if not {"", str(Path.cwd())} & {*sys.path}:
+            sys.path.insert(0, "")
         return getattr(importlib.import_module(module), attribute)
     except OperatorError:
         raise
