@@ -59,7 +59,7 @@ class Turn:
         self._n_answered = 0  # since they did
         self._timer: asyncio.TimerHandle | None = None
         # Where there is one CPU, the client needs it.
-        self._awake_s = _AWAKE_S if usable_cpus() > 1 else 0.0
+        self._may_stay_awake = usable_cpus() > 1
         self._awake_until = 0.0
         self._is_awake = False
 
@@ -97,7 +97,9 @@ class Turn:
 
     def stay_awake(self) -> None:
         """The loop looks for what comes next before it waits for it."""
-        self._awake_until = monotonic() + self._awake_s
+        if not self._may_stay_awake:
+            return
+        self._awake_until = monotonic() + _AWAKE_S
         if not self._is_awake:
             self._is_awake = True
             self._call_soon(self._look)

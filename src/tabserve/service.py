@@ -60,7 +60,6 @@ class Service:
         self._dispatcher: Dispatcher | None = None
         self._admin_dispatcher: Dispatcher | None = None
         self._log: RequestLog | None = None
-        self._key_tries: RateLimiter | None = None
         self._limiters: dict[str, RateLimiter] = {}
         self._close_limiter: Callable[[], None] = lambda: None
         self.on_refused: Callable[[Exception], None] = _log_refusal
@@ -107,8 +106,7 @@ class Service:
         settings = self.settings
         if settings.rate_limit is not None and settings.rate_limit_store is None:
             self._limiter_of(settings.rate_limit, "limits")
-        if self._keys is not None and settings.key_tries != "off":
-            self._limiter_of(settings.key_tries, "key_tries")
+        self._key_tries()
 
     def keep_run_folder(self) -> None:
         """Write anew what was deleted there of what this process has written. Raises OSError."""
@@ -193,8 +191,6 @@ class Service:
     def _wired(self) -> Dispatcher:
         settings = self.settings
         self._log = RequestLog(settings.log, settings.hide, self.metrics.log_dropped.inc)
-        if self._keys is not None and settings.key_tries != "off":
-            self._key_tries = self._limiter_of(settings.key_tries, "key_tries")
         return Dispatcher(
             self._site.main(),
             self._admission(Hosts(settings.allowed_hosts), self._limiter()),
@@ -216,7 +212,7 @@ class Service:
     ) -> Admission:
         return Admission(
             keys=self._keys,
-            key_tries=self._key_tries,
+            key_tries=self._key_tries(),
             limiter=limiter,
             counts_rows=self.settings.rate_limit_counts == "rows",
             hosts=hosts,
@@ -253,6 +249,11 @@ class Service:
             self._close_limiter = limiter.close
             return limiter
         return self._limiter_of(settings.rate_limit, "limits")
+
+    def _key_tries(self) -> RateLimiter | None:
+        rate = self.settings.key_tries
+        is_counted = self._keys is not None and rate != "off"
+        return self._limiter_of(rate, "key_tries") if is_counted else None
 
     def _limiter_of(self, rate: str, name: str) -> RateLimiter:
         """name: of the file in which the workers count together."""
