@@ -12,8 +12,7 @@ from prometheus_client.mmap_dict import MmapedDict
 from prometheus_client.parser import text_string_to_metric_families
 
 from tabserve.metrics import Metrics
-from tabserve.settings import METRICS_FOLDER_VARIABLE
-from tabserve.shared_metrics import SharedMetrics
+from tabserve.shared_metrics import METRICS_FOLDER_VARIABLE, SharedMetrics, counted_in
 
 PATIENCE_S = 60
 
@@ -250,3 +249,18 @@ def test_a_folder_that_is_gone_ends_nobody(
     monkeypatch.setenv(METRICS_FOLDER_VARIABLE, str(tmp_path / "gone"))
     Metrics().fold(1)
     assert "What worker 1 has counted is lost: No such file" in caplog.text
+
+
+def test_metrics_count_in_a_folders_files_while_that_is_said_and_not_afterwards(
+    tmp_path: Path,
+) -> None:
+    """As where `serve --workers 2` is refused in a process that goes on."""
+    with counted_in(tmp_path):
+        Metrics().errors.labels("internal").inc()
+    written = {file.name for file in tmp_path.glob("*.db")}
+    metrics = Metrics()
+    metrics.rollout.largest_difference.labels("churn", "1", "2").set(1.0)
+
+    assert f"counter_{os.getpid()}.db" in written
+    assert {file.name for file in tmp_path.glob("*.db")} == written
+    assert METRICS_FOLDER_VARIABLE not in os.environ

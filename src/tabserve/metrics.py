@@ -11,8 +11,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import choose_encoder
 
-from tabserve.settings import METRICS_FOLDER_VARIABLE
-from tabserve.shared_metrics import SharedMetrics
+from tabserve.shared_metrics import METRICS_FOLDER_VARIABLE, SharedMetrics
 
 logger = logging.getLogger("tabserve")
 

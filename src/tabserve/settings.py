@@ -29,10 +29,6 @@ TOML = "tabserve.toml"
 # Variables of other commands, which the server must not take for misspelt settings.
 OTHER_VARIABLES = frozenset({"TABSERVE_API_KEY"})
 
-# The workers' folder of metrics. prometheus-client reads it when it is imported, so it is set
-# before anything else is.
-METRICS_FOLDER_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
-
 # In the folder that workers share: by name, the version that one of them proved last.
 PROVEN = "proven"
 

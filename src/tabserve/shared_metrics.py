@@ -16,17 +16,29 @@ from prometheus_client.mmap_dict import MmapedDict
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 from prometheus_client.registry import Collector
 
+# The name is prometheus-client's.
+METRICS_FOLDER_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 _LOCK = "lock"
 # In the place of a process, those that are no more; no process has this number.
 _PAST = "0"
 
 
-def count_in_files() -> None:
-    """In the folder that the environment names by now. prometheus-client looks when it is imported,
-    which the user's own module may have done before.
+@contextmanager
+def counted_in(folder: Path) -> Iterator[None]:
+    """Metrics made meanwhile count in files of the folder, those made afterwards as those before.
+    prometheus-client looks at the environment when it is imported, which may be long ago.
     """
+    before = values.ValueClass, os.environ.get(METRICS_FOLDER_VARIABLE)
+    os.environ[METRICS_FOLDER_VARIABLE] = str(folder)
     if not values.ValueClass._multiprocess:
         values.ValueClass = values.get_value_class()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        values.ValueClass, variable = before
+        del os.environ[METRICS_FOLDER_VARIABLE]
+        if variable is not None:
+            os.environ[METRICS_FOLDER_VARIABLE] = variable
 
 
 class SharedMetrics(Collector):

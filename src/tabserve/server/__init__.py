@@ -3,7 +3,6 @@
 import gc
 import logging
 import math
-import os
 import resource
 import shlex
 import signal
@@ -21,7 +20,7 @@ from tabserve.redaction import RedactingFormatter
 from tabserve.server.listening import Listener, bound
 from tabserve.server.run_folder import RunFolder
 from tabserve.server.starting import STOPPING, refuse, resolved, started
-from tabserve.settings import METRICS_FOLDER_VARIABLE, Settings, is_loopback
+from tabserve.settings import Settings, is_loopback
 
 if TYPE_CHECKING:
     from tabserve.service import Service
@@ -127,14 +126,10 @@ def _shared_folder(settings: Settings) -> Iterator[Settings]:
             raise InvalidSettings(
                 f"Cannot use the run folder {folder}: {error.strerror}."
             ) from None
-        os.environ[METRICS_FOLDER_VARIABLE] = str(run_folder.metrics)
-        from tabserve import shared_metrics  # not before the folder is named
+        from tabserve import shared_metrics
 
-        shared_metrics.count_in_files()
-        try:
+        with shared_metrics.counted_in(run_folder.metrics):
             yield settings.model_copy(update={"run_dir": folder})
-        finally:
-            del os.environ[METRICS_FOLDER_VARIABLE]
 
 
 def _configure_logging() -> None:
