@@ -1,8 +1,12 @@
 """Models, artefacts and data that several tests share. No port, no internet."""
 
+import gc
+import logging
 import os
 import random
+import resource
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
@@ -18,6 +22,7 @@ from sklearn.tree import DecisionTreeRegressor
 from threadpoolctl import threadpool_limits
 
 import tabserve
+from tabserve.server.starting import STOPPING
 
 # Of tests that begin with onnxruntime; tabserve says it itself.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
@@ -59,6 +64,20 @@ def seeded() -> None:
     """What is random by default is the same for each test, alone and in any order."""
     random.seed(0)
     np.random.seed(0)
+
+
+@pytest.fixture(scope="module")
+def restored_process() -> Iterator[None]:
+    """For `serve` in this process, which it takes for one that ends with it."""
+    logger = logging.getLogger("tabserve")
+    handlers = {number: signal.getsignal(number) for number in STOPPING}
+    limits, level = resource.getrlimit(resource.RLIMIT_CORE), logger.level
+    yield
+    gc.enable()
+    logger.setLevel(level)
+    resource.setrlimit(resource.RLIMIT_CORE, limits)
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture(scope="session")

@@ -1,11 +1,10 @@
 """The commands: what they do, and what they say of input that is wrong."""
 
 import re
-import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -453,17 +452,13 @@ REFUSED = {
 
 
 @pytest.fixture
-def no_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A server that is not refused fails the test, and does not serve; signals are as before."""
+def no_server(monkeypatch: pytest.MonkeyPatch, restored_process: None) -> None:
+    """A server that is not refused fails the test, and does not serve."""
 
     def would_serve(*_: Any) -> None:
         raise AssertionError("it was not refused")
 
     monkeypatch.setattr(server, "_announce", would_serve)
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
 
 
 @pytest.mark.usefixtures("no_server")

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 import hypothesis.strategies as st
+import pytest
 from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
 
@@ -17,6 +18,8 @@ from tabserve.cli import EXIT_REFUSED, main
 from tabserve.errors import InvalidSettings, OperatorError
 from tabserve.server.listening import bound
 from tabserve.settings import TOML, Settings, variable
+
+pytestmark = pytest.mark.usefixtures("restored_process")
 
 FUZZ = settings(deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])
 
