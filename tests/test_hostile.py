@@ -223,7 +223,7 @@ def test_while_each_is_refused_with_a_sentence_the_old_version_answers(
 ) -> None:
     shutil.copytree(lines / "line" / "1.0.0", tmp_path / "line" / "1.0.0")
     service = Service(tmp_path, settings=serving.settings(allow_pickle=True))
-    service.models.is_watched = False
+    service.changes.is_watched = False
     service.wait(serving.PATIENCE_S)
     client = serving.client_of(service, "fastapi")
     for i, kind in enumerate([*GRAPHS, "link", "bomb", "pickle"]):
@@ -232,7 +232,7 @@ def test_while_each_is_refused_with_a_sentence_the_old_version_answers(
         edit_manifest(made, lambda manifest, version=version: manifest.update(version=version))
         spoiled(kind, made)
 
-        service.models.do(service.models.refresh).result(serving.PATIENCE_S)
+        service.changes.do(service.changes.refresh).result(serving.PATIENCE_S)
 
         answer = client("POST", "/predict", b'{"x":3.0}').json()
         assert (answer["model_version"], answer["prediction"]) == ("1.0.0", 3.0), kind

@@ -52,7 +52,7 @@ def start() -> Iterator[Start]:
     def make(path: Path, **told: Any) -> tuple[Service, Client]:
         service = Service(path, settings=settings(**told))
         services.append(service)
-        service.models.is_watched = False
+        service.changes.is_watched = False
         service.wait(PATIENCE_S)
         return service, client_of(service, "fastapi")
 
@@ -63,7 +63,7 @@ def start() -> Iterator[Start]:
 
 def look(service: Service, *, again: bool = False) -> None:
     """As the server does when its folder has changed."""
-    service.models.do(lambda: service.models.refresh(again=again)).result(PATIENCE_S)
+    service.changes.do(lambda: service.changes.refresh(again=again)).result(PATIENCE_S)
 
 
 def put(source: Path, folder: Path, version: str, change: Any = lambda manifest: None) -> Path:
@@ -113,7 +113,7 @@ def test_a_version_that_is_not_live_is_loaded_when_it_is_asked_for(
     assert error(client.get(f"{below}/ready")) == (503, "model_not_ready")
 
     first = ask(client, below)
-    service.models.do(lambda: None).result(PATIENCE_S)
+    service.changes.do(lambda: None).result(PATIENCE_S)
 
     assert error(first) == (503, "model_not_ready")
     assert first.headers["retry-after"] == "1"
@@ -372,7 +372,7 @@ def test_several_models_that_never_return_are_waited_for_together(
     timeout_s = 0.5
 
     began = time.monotonic()
-    service.models.close(timeout_s)
+    service.changes.close(timeout_s)
     took_s = time.monotonic() - began
 
     engine.release.set()  # for their threads
@@ -413,7 +413,7 @@ def test_a_change_is_acted_on_once_it_was_seen_twice(
     folder: Path, lines: Path, start: Start
 ) -> None:
     service, client = start(folder)
-    poll = lambda: service.models.do(service.models._poll).result(PATIENCE_S)  # noqa: E731
+    poll = lambda: service.changes.do(service.changes._poll).result(PATIENCE_S)  # noqa: E731
     poll(), poll()
     version = Path(shutil.copytree(lines / "line" / "2.0.0", folder / "line" / "2.0.0"))
     (version / "model.onnx").unlink()

@@ -34,7 +34,7 @@ class Tried:
     def __init__(self, line: Path, framework: str = "fastapi", **plan: Any) -> None:
         releases.begin(line, Plan(version="2.0.0", **plan))
         self.service = Service(line, settings=settings())
-        self.service.models.is_watched = False
+        self.service.changes.is_watched = False
         self.service.wait(PATIENCE_S)
         self.look()
         self.client = client_of(self.service, framework)
@@ -46,7 +46,7 @@ class Tried:
             counted.compared = self._note  # type: ignore[method-assign]
 
     def look(self) -> None:
-        self.service.models.do(self.service.models.refresh).result(PATIENCE_S)
+        self.service.changes.do(self.service.changes.refresh).result(PATIENCE_S)
 
     def predict(self, row: dict[str, Any], **headers: str) -> str:
         body = orjson.dumps({"x": row["x"]})
@@ -212,7 +212,7 @@ def test_a_version_that_cannot_be_loaded_is_not_tried(line: Path, tried: Any) ->
     (line / releases.ROLLOUT).write_text(plan.model_dump_json())
     service = Service(line, settings=settings())
     service.wait(PATIENCE_S)
-    service.models.do(service.models.refresh).result(PATIENCE_S)
+    service.changes.do(service.changes.refresh).result(PATIENCE_S)
     client: Client = client_of(service, "fastapi")
 
     assert client("POST", "/predict", b'{"x":1.0}').json()["model_version"] == "1.0.0"

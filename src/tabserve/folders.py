@@ -8,7 +8,7 @@ from typing import Any
 
 from tabserve import releases, repository
 from tabserve.artifact import MANIFEST, Artifact
-from tabserve.errors import ArtifactError, NotFound
+from tabserve.errors import ArtifactError, NotFound, OperatorError
 from tabserve.settings import PROVEN
 
 
@@ -68,8 +68,13 @@ class Folders:
             return None
         return version if version in repository.versions(folder) else None
 
-    def without_path(self, text: str) -> str:
-        """For everybody: places within the folder, and not where it is."""
+    def reason(self, error: Exception) -> str:
+        """What everybody may be told of why a version was refused: places within the folder, and
+        not where it is.
+        """
+        if not isinstance(error, OperatorError):
+            return "The model cannot be loaded; the server's own log says why."
+        text = str(error)
         for root in (str(self.path.resolve()), str(self.path)):
             text = text.replace(f"{root}/", "")
         return text

@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from tabserve.admission import Admission
 from tabserve.artifact import Artifact
 from tabserve.auth import Keys
+from tabserve.changes import Changes
 from tabserve.cors import Cors
 from tabserve.errors import InvalidSettings
 from tabserve.hosts import LOCAL_NAMES, Hosts
@@ -68,14 +69,17 @@ class Service:
             self.path,
             self._made,
             default=self.settings.default_model,
-            allow_breaking=self.settings.allow_breaking,
-            watch=not self.settings.reload,
             run_dir=self.settings.run_dir,
             on_refused=lambda error: self.on_refused(error),
-            metrics=self.metrics.rollout,
         )
         self.models.on_change = self._publish
-        self._site = Site(self.models, self.metrics, self.settings)
+        self.changes = Changes(
+            self.models,
+            allow_breaking=self.settings.allow_breaking,
+            watch=not self.settings.reload,
+            metrics=self.metrics.rollout,
+        )
+        self._site = Site(self.models, self.changes, self.metrics, self.settings)
         self._keys = Keys(self.settings.keys) if self.settings.keys else None
         self._refuse_unknown_names()
         self._refuse_unknown_fields(self.settings.hide)
@@ -142,7 +146,7 @@ class Service:
         """
         with self._lock:
             if self._dispatcher is not None:
-                self.models.close(self.settings.deadline)
+                self.changes.close(self.settings.deadline)
                 self.metrics.settle()
                 self._close_limiter()
             if self._log is not None:
@@ -170,7 +174,7 @@ class Service:
                 if self._dispatcher is None:
                     self._dispatcher = self._wired()
                     if not self.is_held:
-                        self.models.start()
+                        self.changes.start()
         return self._dispatcher
 
     def admin_dispatcher(self) -> Dispatcher:

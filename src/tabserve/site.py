@@ -4,8 +4,10 @@ from collections.abc import Callable
 from typing import Any
 
 from tabserve import openapi
+from tabserve.changes import Changes
 from tabserve.metrics import Metrics
-from tabserve.models import Models, Named
+from tabserve.models import Models
+from tabserve.named import NamedModel
 from tabserve.protocols import admin, docs, models, records, status
 from tabserve.routing import Route
 from tabserve.served import ServedModel
@@ -17,11 +19,14 @@ class Site:
     operations of an app of the user's that this is part of.
     """
 
-    def __init__(self, models: Models, metrics: Metrics, settings: Settings) -> None:
+    def __init__(
+        self, models: Models, changes: Changes, metrics: Metrics, settings: Settings
+    ) -> None:
         self._models = models
+        self._changes = changes
         self._metrics = metrics
         self._settings = settings
-        self._tables: dict[str, tuple[Named, list[Route]]] = {}
+        self._tables: dict[str, tuple[NamedModel, list[Route]]] = {}
         self.why_draining = ""
         self.extensions: list[Callable[[], dict[str, Any]]] = []
 
@@ -49,7 +54,7 @@ class Site:
         for named in self._models.named.values():
             below = (f"/models/{named.name}", "/models/{name}")
             own = [*models.told_routes(self._models, named, self._metrics)]
-            own += admin.routes(self._models, named.name)
+            own += admin.routes(self._models, self._changes, named.name)
             routes += [route.below(*below) for route in own]
         return [route for route in routes if not route.limited]
 
@@ -93,15 +98,15 @@ class Site:
         """Of the process and of all models."""
         return [*status.server_routes(), *models.routes(self._models)]
 
-    def _routes_of(self, named: Named) -> list[Route]:
+    def _routes_of(self, named: NamedModel) -> list[Route]:
         """Below /models/{name}; made once for each change."""
         made, routes = self._tables.get(named.name, (None, []))
         if made is not named:
             routes = [
-                *models.named_routes(self._models, named, self._metrics),
+                *models.named_routes(self._models, self._changes, named, self._metrics),
                 *_live_routes(named),
             ]
-            for version, model in {**named.opened, named.version: named.live}.items():
+            for version, model in named.models.items():
                 routes += [
                     route.below(f"/versions/{version}", "/versions/{version}")
                     for route in _model_routes(model)
@@ -115,7 +120,7 @@ class Site:
         named = self._models.default
         return models.several_routes(self._models) if named is None else _live_routes(named)
 
-    def _document_routes(self, named: Named) -> list[Route]:
+    def _document_routes(self, named: NamedModel) -> list[Route]:
         """Of one name: those of its live version, also without the name where it is the default
         one; what is told of it, and its versions.
         """
@@ -127,7 +132,7 @@ class Site:
         return below if named is not self._models.default else [*routes, *below]
 
 
-def _live_routes(named: Named) -> list[Route]:
+def _live_routes(named: NamedModel) -> list[Route]:
     """Of the live version, and of the one that is tried beside it."""
     routes, trial = _model_routes(named.live), named.trial
     if trial is None or trial.plan.kind == "shadow":

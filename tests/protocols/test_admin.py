@@ -30,7 +30,7 @@ class Admin:
     def __init__(self, path: Path, folder: Path) -> None:
         self.keys = {role: auth.add_key(folder / "keys.json", role, role) for role in ROLES}
         self.service = Service(path, settings=settings(keys=str(folder / "keys.json")))
-        self.service.models.is_watched = False
+        self.service.changes.is_watched = False
         self.service.wait(PATIENCE_S)
 
     def __call__(

@@ -74,7 +74,7 @@ class Server(RuleBasedStateMachine):
             shutil.copytree(self.store / version, self.line / version)
         self.admin_key = auth.add_key(self.key_file, "operator", "admin")
         self.service = Service(self.line.parent, settings=service_settings(keys=str(self.key_file)))
-        self.service.models.is_watched = False  # each look at the folder is a step here
+        self.service.changes.is_watched = False  # each look at the folder is a step here
         self.service.wait(PATIENCE_S)
         return multiple()
 
@@ -153,7 +153,7 @@ class Server(RuleBasedStateMachine):
     def predict_with_any_version(self, version: str) -> None:
         path = f"/models/line/versions/{version}/predict"
         self._predict(path, self.admin_key)
-        self.service.models.do(lambda: None).result(PATIENCE_S)  # what was asked for is loaded
+        self.service.changes.do(lambda: None).result(PATIENCE_S)  # what was asked for is loaded
 
         status, *answer = self._predict(path, self.admin_key)
 
@@ -175,7 +175,7 @@ class Server(RuleBasedStateMachine):
 
     def _look(self) -> None:
         """As the server does twice a second."""
-        self.service.models.do(self.service.models.refresh).result(PATIENCE_S)
+        self.service.changes.do(self.service.changes.refresh).result(PATIENCE_S)
         if self.previous is None:
             self.live = max(self.there)
 

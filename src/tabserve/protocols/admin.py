@@ -6,6 +6,7 @@ from typing import TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tabserve import releases
+from tabserve.changes import Changes
 from tabserve.errors import Conflict, InvalidInput, OperatorError
 from tabserve.models import Models
 from tabserve.responses import json_response
@@ -34,36 +35,36 @@ class Rollout(BaseModel):
     sticky: str | None = None
 
 
-def routes(models: Models, name: str) -> list[Route]:
+def routes(models: Models, changes: Changes, name: str) -> list[Route]:
     """Below /models/{name}."""
 
     def promote(request: Request) -> Pending:
         asked = _read(Promotion, request.body)
         return done(
-            lambda: models.promote(name, asked.version, allow_breaking=asked.allow_breaking)
+            lambda: changes.promote(name, asked.version, allow_breaking=asked.allow_breaking)
         )
 
     def rollback(request: Request) -> Pending:
-        return done(lambda: models.rollback(name))
+        return done(lambda: changes.rollback(name))
 
     def reload(request: Request) -> Pending:
-        return done(lambda: models.reload(name))
+        return done(lambda: changes.reload(name))
 
     def begin(request: Request) -> Pending:
         asked = _read(Rollout, request.body)
-        return done(lambda: models.roll_out(name, releases.plan(**asked.model_dump())))
+        return done(lambda: changes.roll_out(name, releases.plan(**asked.model_dump())))
 
     def stop(request: Request) -> Pending:
-        return done(lambda: models.roll_out(name, None))
+        return done(lambda: changes.roll_out(name, None))
 
     def done(action: Callable[[], None]) -> Pending:
         def settled() -> None:
             try:
                 action()
             except OperatorError as error:
-                raise Conflict(models.refusal_reason(error)) from None
+                raise Conflict(models.folders.reason(error)) from None
 
-        return Pending(models.do(settled), told)
+        return Pending(changes.do(settled), told)
 
     def told(nothing: None) -> Response:
         """As it is now in this worker; the others follow."""

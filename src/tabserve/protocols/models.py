@@ -4,9 +4,11 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, replace
 from typing import Any
 
+from tabserve.changes import Changes
 from tabserve.errors import ModelNotReady, NotFound
 from tabserve.metrics import Metrics
-from tabserve.models import Models, Named
+from tabserve.models import Models
+from tabserve.named import NamedModel
 from tabserve.openapi import error_answer
 from tabserve.responses import json_response
 from tabserve.rollout import has_labels
@@ -73,7 +75,7 @@ def shared(
     return [of_both(route) for route in ours]
 
 
-def told_routes(models: Models, named: Named, metrics: Metrics) -> Iterator[Route]:
+def told_routes(models: Models, named: NamedModel, metrics: Metrics) -> Iterator[Route]:
     """What is told of one name."""
 
     def described(request: Request) -> Response:
@@ -91,13 +93,15 @@ def told_routes(models: Models, named: Named, metrics: Metrics) -> Iterator[Rout
     yield Route("GET", "", described, operation=_operation("The versions of the model", {}))
 
 
-def named_routes(models: Models, named: Named, metrics: Metrics) -> Iterator[Route]:
+def named_routes(
+    models: Models, changes: Changes, named: NamedModel, metrics: Metrics
+) -> Iterator[Route]:
     """Of one name, beside those of its live version."""
     yield from told_routes(models, named, metrics)
     for version in named.versions:
-        model = named.live if version == named.version else named.opened.get(version)
+        model = named.models.get(version)
         inner = (
-            _closed_routes(models, named.name, version)
+            _closed_routes(changes, named.name, version)
             if model is None
             else [Route("GET", "", _metadata_of(model))]
         )
@@ -105,7 +109,7 @@ def named_routes(models: Models, named: Named, metrics: Metrics) -> Iterator[Rou
             yield route.below(f"/versions/{version}", "/versions/{version}")
 
 
-def version_operations(named: Named) -> Iterator[Route]:
+def version_operations(named: NamedModel) -> Iterator[Route]:
     """For the document alone: the routes below each version, once for all of them. What a version
     takes is in its metadata.
     """
@@ -131,17 +135,17 @@ def _nothing(request: Request) -> Response:
     raise NotFound("This route is for the document alone.")
 
 
-def _closed_routes(models: Models, name: str, version: str) -> list[Route]:
+def _closed_routes(changes: Changes, name: str, version: str) -> list[Route]:
     """Of a version that is loaded once somebody asks for a prediction."""
 
     def predict(request: Request) -> Response:
-        raise models.ask_for(name, version)
+        raise changes.ask_for(name, version)
 
     def ready(request: Request) -> Response:
         raise ModelNotReady("This version is loaded at the first request for a prediction.")
 
     def metadata(request: Request) -> Pending:
-        found = models.do(lambda: models.model_of(name, version).metadata())
+        found = changes.do(lambda: changes.model_of(name, version).metadata())
         return Pending(found, json_response)
 
     return [
@@ -156,7 +160,7 @@ def _metadata_of(model: ServedModel) -> Handler:
     return lambda request: json_response(model.metadata())
 
 
-def _summary(named: Named) -> JSON:
+def _summary(named: NamedModel) -> JSON:
     return {
         "name": named.name,
         "live": named.version,
@@ -166,8 +170,8 @@ def _summary(named: Named) -> JSON:
     }
 
 
-def _version(named: Named, version: str) -> JSON:
-    model = named.live if version == named.version else named.opened.get(version)
+def _version(named: NamedModel, version: str) -> JSON:
+    model = named.models.get(version)
     return {
         "version": version,
         "live": version == named.version,
@@ -176,7 +180,7 @@ def _version(named: Named, version: str) -> JSON:
     }
 
 
-def _rollout(named: Named, metrics: Metrics) -> JSON:
+def _rollout(named: NamedModel, metrics: Metrics) -> JSON:
     """Of all workers together; of this pair of versions since the server was started."""
     trial = named.trial
     if trial is None:
