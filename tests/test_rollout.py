@@ -196,6 +196,26 @@ def test_when_it_is_stopped_the_live_version_is_alone(tried: Any, line: Path) ->
     assert found.told() == {"rollout": None, "refused": None}
 
 
+def test_a_plan_that_cannot_be_read_ends_the_trial_until_it_is_mended(
+    tried: Any, line: Path
+) -> None:
+    found = tried(kind="canary", share=1.0)
+    trial, plan = found.service.models.named["line"].trial, (line / releases.ROLLOUT).read_bytes()
+
+    (line / releases.ROLLOUT).write_bytes(b"{")
+    found.look()
+
+    assert found.predict(ROWS[0]) == "1.0.0"
+    assert found.told()["refused"]["reason"].startswith("rollout.json is no rollout")
+    trial._aside._thread.join(PATIENCE_S)
+    assert not trial._aside._thread.is_alive()
+
+    (line / releases.ROLLOUT).write_bytes(plan)
+    found.look()
+
+    assert found.predict(ROWS[0]) == "2.0.0"
+
+
 def test_a_canary_that_is_promoted_answers_all(tried: Any, line: Path) -> None:
     found = tried(kind="canary", share=0.0)
 

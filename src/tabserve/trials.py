@@ -2,10 +2,11 @@
 
 import logging
 from dataclasses import replace
+from typing import Any
 
 from tabserve import releases, repository
 from tabserve.candidates import Candidates
-from tabserve.errors import ReleaseError
+from tabserve.errors import ArtifactError, ReleaseError
 from tabserve.folders import Folders
 from tabserve.metrics import RolloutMetrics
 from tabserve.named import NamedModel, Refusal
@@ -27,22 +28,21 @@ class Trials:
 
         again: try what was refused as well.
         """
-        plan: Plan | None = None
         try:
             plan = releases.read_plan(named.folder)
-            identity = None if plan is None else repository.identity(named.folder / plan.version)
-            planned = (plan, identity, named.live)
-            if named.planned == planned and not (again and named.trial_refusal is not None):
-                return named
-            if named.trial is not None:
-                named.trial.close()
-            named = replace(named, trial=None, trial_refusal=None, planned=planned)
-            return named if plan is None else self._begun(named, plan)
+        except ArtifactError as error:
+            return self._refused(_alone(named, planned=None), "", error)
+        identity = None if plan is None else repository.identity(named.folder / plan.version)
+        planned = (plan, identity, named.live)
+        if named.planned == planned and not (again and named.trial_refusal is not None):
+            return named
+        named = _alone(named, planned)
+        if plan is None:
+            return named
+        try:
+            return self._begun(named, plan)
         except Exception as error:  # noqa: BLE001 - the live one answers alone, and all are told
-            version = "" if plan is None else plan.version
-            logger.error("%s %s is not tried: %s", named.name, version, refusal_sentence(error))
-            refusal = Refusal(version, self._folders.reason(error))
-            return replace(named, trial=None, trial_refusal=refusal)
+            return self._refused(named, plan.version, error)
 
     def _begun(self, named: NamedModel, plan: Plan) -> NamedModel:
         if plan.version == named.version:
@@ -52,3 +52,14 @@ class Trials:
         trial = Trial(plan, named.live, model, self._metrics)
         logger.info("%s %s is tried (%s)", named.name, plan.version, plan.kind)
         return replace(named.with_opened(plan.version, model), trial=trial)
+
+    def _refused(self, named: NamedModel, version: str, error: Exception) -> NamedModel:
+        logger.error("%s %s is not tried: %s", named.name, version, refusal_sentence(error))
+        return replace(named, trial_refusal=Refusal(version, self._folders.reason(error)))
+
+
+def _alone(named: NamedModel, planned: Any) -> NamedModel:
+    """Without a trial."""
+    if named.trial is not None:
+        named.trial.close()
+    return replace(named, trial=None, trial_refusal=None, planned=planned)
