@@ -39,3 +39,11 @@ def test_bands_are_those_of_the_renderer():
     rendered = Renderer(manifest.targets, manifest.output).render({"value": numbers}, 6)
     found = zip(*(column.to_pylist() for column in columns.values()), strict=True)
     assert [dict(zip(["x", "risk"], row, strict=True)) for row in found] == rendered
+
+
+def test_a_label_that_the_sample_did_not_show_is_answered():
+    target = Target(kind="classes", classes=("none",))
+    manifest: Any = SimpleNamespace(targets=(target,), output=None)
+    labels = np.array(["none", "by hand", "none"], dtype=object)
+    (column,) = answer_columns(manifest, {"label": labels}).values()
+    assert column.to_pylist() == labels.tolist()

@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import tabserve
+from tabserve.errors import ScoreError
 from tests.scoring.conftest import FEATURES, read, records, write
 
 KEPT: dict[str, tuple[list[Any], Any]] = {
@@ -30,6 +32,18 @@ def source(customers: pd.DataFrame, tmp_path: Path) -> Path:
     path = tmp_path / "in.ndjson"
     path.write_bytes(b"".join(orjson.dumps(row) + b"\n" for row in rows))
     return path
+
+
+@pytest.fixture
+def kept(customers: pd.DataFrame, tmp_path: Path) -> Callable[[Any], Path]:
+    """A file of three customers with a column `kept`."""
+
+    def written(column: Any) -> Path:
+        table = pa.Table.from_pandas(customers[FEATURES][:3], preserve_index=False)
+        pq.write_table(table.append_column("kept", column), tmp_path / "in.parquet")
+        return tmp_path / "in.parquet"
+
+    return written
 
 
 def test_kept_values_of_ndjson_stay_what_they_are(score: Any, source: Path, tmp_path: Path):
@@ -55,6 +69,27 @@ def test_a_feature_can_be_kept_too(score: Any, source: Path, customers: Any, tmp
     assert report.n_scored == 4
     found = pq.read_table(tmp_path / "out.parquet")["tenure_months"].to_pylist()
     assert found == customers["tenure_months"][:4].tolist()
+
+
+@pytest.mark.parametrize("suffix", ["csv", "ndjson"])
+def test_bytes_that_are_text_are_kept_as_text(suffix: str, score: Any, kept: Any, tmp_path: Path):
+    out = tmp_path / f"out.{suffix}"
+    score(kept(pa.array([b"a", None, "ü".encode()])), out, keep=("kept",))
+    found = [line["kept"] for line in read(out)]
+    assert found == (["a", None, "ü"] if suffix == "ndjson" else ["a", "", "ü"])
+    with pytest.raises(
+        ScoreError, match=r"^Column kept holds bytes that are no UTF-8 text: name OUT"
+    ):
+        score(kept(pa.array([b"a", None, b"\xff"])), tmp_path / f"no.{suffix}", keep=("kept",))
+
+
+def test_what_csv_cannot_hold_is_refused_before_a_row_is_scored(
+    score: Any, kept: Any, tmp_path: Path
+):
+    out = tmp_path / "out.csv"
+    with pytest.raises(ScoreError, match=r"^A CSV cannot hold column kept, which is of type list<"):
+        score(kept(pa.array([[1], None, []])), out, keep=("kept",))
+    assert [path.name for path in tmp_path.iterdir()] == ["in.parquet"]
 
 
 @pytest.mark.parametrize("suffix", ["csv", "ndjson", "parquet"])

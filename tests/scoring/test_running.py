@@ -1,5 +1,7 @@
 import errno
+import gzip
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -7,6 +9,7 @@ from typing import Any
 import numpy as np
 import orjson
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from sklearn.pipeline import Pipeline
@@ -175,11 +178,36 @@ def test_a_line_that_is_not_utf8_is_rejected_alone(score: Any, tmp_path: Path):
     ]
 
 
-@pytest.mark.parametrize("cells", ['7,65.5,786.0,"Two year', '7,1,1,2" pipe\n7,1,1,1" pipe'])
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (gzip.compress(b"a,b\n"), "its header is not UTF-8 text. Save it as UTF-8, and unpack it"),
+        ("a,b\n".encode("utf-16"), "its header is not UTF-8 text. Save it as UTF-8, and unpack it"),
+        (b"a,b\r1,2\r", "its lines end in CR alone; save it with LF or CR LF at their ends"),
+        (b"\n\n", "it has no header line"),
+    ],
+    ids=["gzip", "UTF-16", "CR", "empty"],
+)
+def test_what_is_no_csv_is_a_sentence(content: bytes, sentence: str, score: Any, tmp_path: Path):
+    source = tmp_path / "in.csv"
+    source.write_bytes(content)
+    with pytest.raises(ScoreError, match=f"^Cannot read .*in.csv as csv: {sentence}"):
+        score(source, tmp_path / "out.csv")
+
+
+def test_empty_lines_before_the_header_are_none(score: Any, customers: Any, tmp_path: Path):
+    source = write(customers[FEATURES][:3], tmp_path / "in.csv")
+    source.write_bytes(b"\r\n\n" + source.read_bytes())
+    assert score(source, tmp_path / "out.csv").n_scored == 3
+
+
+@pytest.mark.parametrize(
+    "cells", ["7,65.5,786.0,Two\ryear", '7,65.5,786.0,"Two year', '7,1,1,2" pipe\n7,1,1,1" pipe']
+)
 def test_quotes_that_hide_the_ends_of_rows_are_a_sentence(score: Any, tmp_path: Path, cells: str):
     source = tmp_path / "in.csv"
     source.write_text(f"{','.join(FEATURES)}\n7,65.5,786.0,Two year\n{cells}\n")
-    with pytest.raises(ScoreError, match=r"from row 0 on .* never closed, or stands in"):
+    with pytest.raises(ScoreError, match=r"from row 0 on .* never closed, or one or a CR"):
         score(source, tmp_path / "out.csv")
     assert not (tmp_path / "out.csv").exists()
 
@@ -209,10 +237,13 @@ def test_what_cannot_be_begun_is_a_sentence(score: Any, customers: pd.DataFrame,
     source, out = write(customers[FEATURES][:3], tmp_path / "in.csv"), tmp_path / "out.csv"
     narrow = write(customers[FEATURES[:2]], tmp_path / "narrow.csv")
     out.write_text("precious")
+    bad = tmp_path / "bad.ndjson"
+    bad.write_text("precious")
     folder = tmp_path / "folder.csv"
     folder.mkdir()
     for arguments, told, sentence in [
         ((source, out), {}, "exists already; say --replace"),
+        ((source, tmp_path / "new.csv"), {"rejects": bad}, "bad.ndjson exists already; say"),
         ((source, source), {"replace": True}, "must be different files"),
         ((source, tmp_path / "new.csv"), {"rejects": source}, "must be different files"),
         ((source, folder), {"replace": True}, "folder.csv is a folder; name a file"),
@@ -224,8 +255,40 @@ def test_what_cannot_be_begun_is_a_sentence(score: Any, customers: pd.DataFrame,
     ]:
         with pytest.raises(ScoreError, match=sentence.replace("*", r"\*")):
             score(*arguments, **told)
-    assert out.read_text() == "precious"
+    assert (out.read_text(), bad.read_text()) == ("precious", "precious")
     assert not (tmp_path / "new.csv").exists()
+
+
+def test_parts_that_are_left_of_their_removal_are_no_run(
+    score: Any, customers: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    source, out = write(customers[FEATURES][:130], tmp_path / "in.csv"), tmp_path / "out.csv"
+
+    def interrupted(folder: Path) -> None:
+        (folder / "000001.rows").unlink()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(ScoreError, match="Interrupted"):
+        patched.setattr(shutil, "rmtree", interrupted)
+        score(source, out)
+    assert len(read(out)) == 130
+    assert score(source, out, resume=True, replace=True).n_resumed == 0
+    assert len(read(out)) == 130
+    assert not (tmp_path / "out.csv.partial").exists()
+
+
+def test_lines_of_spaces_are_rows(score: Any, customers: Any, ask: Any, tmp_path: Path):
+    good = [orjson.dumps(row) for row in records(customers[FEATURES][:3])]
+    lines = [good[0], b"  ", good[1], b"", good[2], b"\t"]
+    source = tmp_path / "in.ndjson"
+    source.write_bytes(b"\r\n".join(lines))
+    score(source, tmp_path / "out.ndjson", chunk=2)
+    assert [line["row"] for line in read(tmp_path / "out.ndjson")] == [0, 2, 3]
+    rejects = read(tmp_path / "out.ndjson.rejects.ndjson")
+    assert [(line["row"], line["error"]) for line in rejects] == [
+        (1, ask(b"  ")["error"]),
+        (4, ask(b"\t")["error"]),
+    ]
 
 
 @pytest.mark.parametrize("part", [".000001.rows", "out"])
@@ -254,6 +317,17 @@ def test_no_rows_are_no_answers(suffix: str, score: Any, customers: Any, tmp_pat
     out = tmp_path / "out.parquet"
     assert score(source, out).n_rows == 0
     assert pq.read_table(out).num_rows == 0
+
+
+def test_text_of_polars_is_text(score: Any, customers: Any, tmp_path: Path):
+    some = customers[FEATURES][:70]
+    table = pa.table(
+        dict(some) | {"contract_type": pa.array(some["contract_type"], pa.string_view())}
+    )
+    pq.write_table(table, tmp_path / "in.parquet")
+    out = tmp_path / "out.parquet"
+    assert score(tmp_path / "in.parquet", out, keep=("contract_type",)).n_scored == 70
+    assert pq.read_table(out)["contract_type"].to_pylist() == some["contract_type"].tolist()
 
 
 @pytest.mark.slow

@@ -108,9 +108,11 @@ def _numbers(numbers: Array) -> Any:
 def _labels(labels: Array, classes: tuple[Label, ...]) -> Any:
     kinds = {type(label) for label in classes}
     if kinds == {str}:
-        place = {label: i for i, label in enumerate(classes)}
+        # A function may answer others than to its sample.
+        found = tuple(dict.fromkeys([*classes, *labels.tolist()]))
+        place = {label: i for i, label in enumerate(found)}
         places = np.array([place[label] for label in labels.tolist()], dtype=np.int32)
-        return _chosen(places, classes)
+        return _chosen(places, found)
     if len(kinds) > 1:  # as JSON writes each
         return pa.array([class_name(label) for label in labels.tolist()], pa.string())
     return pa.array(labels.tolist(), _LABEL_TYPES[kinds.pop()])

@@ -74,7 +74,12 @@ class Source:
             else:
                 with path.open("rb") as file:
                     columns = _header(file) if format == "csv" else []
-        except (OSError, pa.ArrowException, UnicodeDecodeError, csv.Error) as error:
+        except UnicodeDecodeError:
+            raise ScoreError(
+                f"Cannot read {path} as csv: its header is not UTF-8 text. Save it as UTF-8, and "
+                "unpack it where it is compressed."
+            ) from None
+        except (OSError, pa.ArrowException, csv.Error) as error:
             raise ScoreError(f"Cannot read {path} as {format}: {_sentence(error)}") from None
         repeated = sorted({name for name in columns if columns.count(name) > 1})
         if repeated:
@@ -133,13 +138,20 @@ def _is_text(kind: Any) -> bool:
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
+def plain_type(kind: Any) -> Any:
+    """In place of the views of text and bytes that Polars writes, of which Arrow takes no rows."""
+    return {pa.string_view(): pa.string(), pa.binary_view(): pa.binary()}.get(kind, kind)
+
+
 def parsed_table(content: bytes) -> Any:
     """Of Parquet."""
-    return pa.ipc.open_stream(pa.py_buffer(content)).read_all()
+    table = pa.ipc.open_stream(pa.py_buffer(content)).read_all()
+    plain = pa.schema([field.with_type(plain_type(field.type)) for field in table.schema])
+    return table if plain == table.schema else table.cast(plain)
 
 
 def parsed_lines(content: bytes) -> list[bytes]:
-    return [line for line in content.split(b"\n") if not line.isspace() and line]
+    return [line for line in content.split(b"\n") if line not in (b"", b"\r")]
 
 
 def parsed_cells(content: bytes, columns: list[str], used: list[str]) -> tuple[Any, dict[int, str]]:
@@ -211,8 +223,11 @@ def _header(file: Any) -> list[str]:
         more = file.readline(_MAX_ROW_BYTES)
         if not more:
             raise csv.Error("it has no header line")
-        line += more
-    return next(csv.reader([line.decode("utf-8-sig")]))
+        line = line + more if line.strip() else more
+    text = line.decode("utf-8-sig").rstrip("\r\n")
+    if "\r" in text and '"' not in text:
+        raise csv.Error("its lines end in CR alone; save it with LF or CR LF at their ends")
+    return next(csv.reader([text]))
 
 
 def _cut(file: Any, n_rows: int, quoted: bool) -> Iterator[tuple[bytes, int]]:
@@ -231,7 +246,7 @@ def _cut(file: Any, n_rows: int, quoted: bool) -> Iterator[tuple[bytes, int]]:
         rest = rest[start:]
         if len(rest) > _MAX_ROW_BYTES and not len(ends):
             raise ScoreError(f"Expected rows, found a line of more than {_MAX_ROW_BYTES} bytes.")
-    if rest.strip():
+    if rest.strip(b"\r\n"):
         rest = rest.rstrip(b"\r\n") + b"\n"
         yield rest, len(_line_ends(rest, quoted))
 

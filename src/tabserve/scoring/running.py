@@ -156,7 +156,7 @@ class _Work:
 
     def _kept_type(self, name: str) -> Any:
         if self.source.format == "parquet":
-            return pq.read_schema(self.source.path).field(name).type
+            return reading.plain_type(pq.read_schema(self.source.path).field(name).type)
         return pa.string()
 
     def _scored(self, scorer: Scorer, chunk: Chunk, columns: list[str]) -> Scored:
@@ -172,8 +172,8 @@ class _Work:
         if table.num_rows + len(broken) != chunk.n_rows:
             raise ScoreError(
                 f"Cannot tell the rows of {self.source.path} apart from row {chunk.first_row} on "
-                '(the first is 0): a quote (") is never closed, or stands in a cell that is not '
-                "quoted. Quote such cells, and write each quote in them twice."
+                '(the first is 0): a quote (") is never closed, or one or a CR stands in a cell '
+                "that is not quoted. Quote such cells, and write each quote in them twice."
             )
         whole = np.delete(numbers, list(broken))
         scored = scorer.table(table, whole, keep, cells_are_text=True)
@@ -190,8 +190,10 @@ def _refuse_overwriting(plan: Plan) -> None:
     for path in written:
         if path.is_dir():
             raise ScoreError(f"{path} is a folder; name a file.")
-    if plan.out.exists() and not plan.replace:
-        raise ScoreError(f"{plan.out} exists already; say --replace to overwrite it.")
+    # A run that is resumed may have written its rejects, and OUT not yet.
+    for path in written[:1] if plan.resume else written:
+        if path.exists() and not plan.replace:
+            raise ScoreError(f"{path} exists already; say --replace to overwrite it.")
 
 
 def _columns(plan: Plan, source: Source, scorer: Scorer) -> list[str]:

@@ -52,11 +52,15 @@ class Parts:
         self.folder = out.with_name(out.name + ".partial")
 
     def begin(self, plan: dict[str, Any], resume: bool) -> None:
-        """plan: what the parts were made from; only for the same one a run is resumed."""
+        """plan: what the parts were made from; only for the same one a run is resumed.
+
+        Raises ScoreError.
+        """
+        self._refuse_what_csv_cannot_hold()
         path = self.folder / _PLAN
         try:
             if self.folder.exists():
-                known = orjson.loads(path.read_bytes()) if path.exists() else None
+                known = _loaded(path)
                 if not resume:
                     raise ScoreError(
                         f"{self.folder} holds the parts of a run that was interrupted: go on with "
@@ -70,6 +74,9 @@ class Parts:
                     )
                 if known is not None:
                     return
+                # What is left where a run was killed while it removed its parts: some of them.
+                for part in self.folder.glob("[0-9]*.*"):
+                    part.unlink()
             self.folder.mkdir(exist_ok=True)
             _write(path, orjson.dumps(plan))
         except OSError as error:
@@ -81,11 +88,7 @@ class Parts:
         return None if found is None else (found["scored"], found["rejected"])
 
     def _done(self, number: int) -> dict[str, Any] | None:
-        try:
-            found: dict[str, Any] = orjson.loads(self._path(number, "done").read_bytes())
-        except (OSError, ValueError):
-            return None
-        return found
+        return _loaded(self._path(number, "done"))
 
     def write(self, number: int, scored: Scored) -> tuple[int, int]:
         """In an order in which what is killed leaves no part that seems whole.
@@ -124,7 +127,7 @@ class Parts:
         if self._format == "parquet":
             self._join_parquet(whole, n_parts)
         else:
-            header = self._header() if self._format == "csv" else b""
+            header = _header_of(self._arrow) if self._format == "csv" else b""
             self._join(whole, header, n_parts, "rows")
         self._join(rejects, b"", n_parts, "rejects")
         if rejects.stat().st_size:
@@ -132,6 +135,7 @@ class Parts:
         else:
             self._rejects.unlink(missing_ok=True)
         whole.replace(self._out)
+        (self.folder / _PLAN).unlink()  # first: some of the parts alone are to be no run
         shutil.rmtree(self.folder)
 
     @contextmanager
@@ -155,7 +159,20 @@ class Parts:
             kinds[".".join(path)] = sorted(found)
         return texts, kinds
 
+    def _refuse_what_csv_cannot_hold(self) -> None:
+        """Such as lists."""
+        for path, kind in self._schema.items() if self._format == "csv" else ():
+            try:
+                _header_of(pa.schema([(".".join(path), kind)]))
+            except pa.ArrowException:
+                raise ScoreError(
+                    f"A CSV cannot hold column {'.'.join(path)}, which is of type {kind}: name OUT "
+                    "*.ndjson or *.parquet, or do not keep it."
+                ) from None
+
     def _encoded(self, columns: dict[Path, Any]) -> bytes:
+        if self._format != "parquet":
+            columns = {path: _decoded(path, column) for path, column in columns.items()}
         if self._format == "ndjson":
             return b"".join(_ndjson(columns, {*self._as_json, (WARNINGS,)}))
         arrays = [
@@ -176,15 +193,6 @@ class Parts:
         else:
             table = pa.table(arrays, schema=self._arrow)
             pq.write_table(table, sink, **_parquet_options(self._arrow))
-        return sink.getvalue()
-
-    def _header(self) -> bytes:
-        sink = io.BytesIO()
-        plain = [
-            pa.field(field.name, pa.string() if pa.types.is_dictionary(field.type) else field.type)
-            for field in self._arrow
-        ]
-        pa.csv.write_csv(pa.schema(plain).empty_table(), sink)
         return sink.getvalue()
 
     def _join(self, path: FilePath, header: bytes, n_parts: int, kind: str) -> None:
@@ -230,6 +238,33 @@ def _parquet_options(schema: Any) -> dict[str, Any]:
     }
 
 
+def _header_of(schema: Any) -> bytes:
+    """Of CSV. Raises ArrowException where it cannot hold a type."""
+    sink = io.BytesIO()
+    plain = [
+        pa.field(field.name, pa.string() if pa.types.is_dictionary(field.type) else field.type)
+        for field in schema
+    ]
+    pa.csv.write_csv(pa.schema(plain).empty_table(), sink)
+    return sink.getvalue()
+
+
+def _decoded(path: Path, column: Any) -> Any:
+    """Bytes as the text that they are, as in Parquet of writers that do not say that it is text."""
+    kind = column.type
+    if pa.types.is_fixed_size_binary(kind):
+        column = column.cast(pa.binary())
+    elif not (pa.types.is_binary(kind) or pa.types.is_large_binary(kind)):
+        return column
+    try:
+        return column.cast(pa.string())
+    except pa.ArrowInvalid:
+        raise ScoreError(
+            f"Column {'.'.join(path)} holds bytes that are no UTF-8 text: name OUT *.parquet, or "
+            "do not keep it."
+        ) from None
+
+
 def _chunkless(column: Any) -> Any:
     return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
 
@@ -260,6 +295,15 @@ def _rejects(scored: Scored) -> Iterator[bytes]:
     for row, (code, detail) in scored.rejects.items():
         line = {"row": row, "error": code, "detail": detail}
         yield orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE)
+
+
+def _loaded(path: FilePath) -> dict[str, Any] | None:
+    """None where there is none."""
+    try:
+        found: dict[str, Any] = orjson.loads(path.read_bytes())
+    except (FileNotFoundError, ValueError):
+        return None
+    return found
 
 
 def _write(path: FilePath, content: bytes) -> None:
