@@ -10,8 +10,7 @@ import pytest
 import skops.io
 from sklearn.linear_model import Ridge
 
-from tabserve import compression, skopsfile
-from tabserve.engines import native
+from tabserve import compression, sklearnfile, skopsfile
 from tabserve.errors import ArtifactError, UntrustedModel
 
 MODEL = Ridge().fit(np.arange(12.0).reshape(6, 2), np.arange(6.0))
@@ -30,7 +29,10 @@ def archive(*files: tuple[str, Any], method: int = zipfile.ZIP_DEFLATED) -> byte
 def test_a_skops_file_is_taken(method: int) -> None:
     content = skops.io.dumps(MODEL, compression=method)
     skopsfile.check(content, "model.skops")
-    assert native.load(content, "skops", allow_pickle=False).coef_.tolist() == MODEL.coef_.tolist()
+    assert (
+        sklearnfile.load(content, "skops", allow_pickle=False).coef_.tolist()
+        == MODEL.coef_.tolist()
+    )
 
 
 READ_OFTEN = json.dumps({"content": [{"file": "zeros.npy"}] * 200})
@@ -56,7 +58,7 @@ def test_anything_else_is_refused_before_it_is_parsed(
     monkeypatch.setattr(compression, "FREE_BYTES", 2**16)
     content, reason = HOSTILE[kind]
     with pytest.raises(ArtifactError, match=reason):
-        native.load(content, "skops", allow_pickle=False)
+        sklearnfile.load(content, "skops", allow_pickle=False)
 
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")
@@ -80,4 +82,4 @@ def test_many_files_and_a_large_schema_are_refused(
 
 def test_a_file_in_which_skops_loses_itself_is_untrusted() -> None:
     with pytest.raises(UntrustedModel, match="no skops file"):
-        native.load(archive(("schema.json", SCHEMA)), "skops", allow_pickle=False)
+        sklearnfile.load(archive(("schema.json", SCHEMA)), "skops", allow_pickle=False)

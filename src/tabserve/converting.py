@@ -3,8 +3,8 @@
 import warnings
 from typing import Any, Literal
 
-from tabserve.engines import native
 from tabserve.errors import MissingExtra
+from tabserve.estimators import estimators, final_estimator
 from tabserve.feature import Feature
 from tabserve.signature import Signature
 
@@ -58,7 +58,7 @@ def _inputs(model: Any, signature: Signature, precision: Precision) -> list[tupl
     """
     number = DoubleTensorType if precision == "double" else FloatTensorType
     by_name = signature.layout == "frame" and (
-        any(type(one).__name__ == "ColumnTransformer" for one in native.estimators(model))
+        any(type(one).__name__ == "ColumnTransformer" for one in estimators(model))
     )
     if by_name or any(map(_is_text, signature.features)):
         return [
@@ -73,9 +73,9 @@ def _is_text(feature: Feature) -> bool:
 
 
 def _options(model: Any) -> dict[int, dict[str, Any]]:
-    final = native.final_estimator(model)
+    final = final_estimator(model)
     options: dict[int, dict[str, Any]] = {}
-    for one in native.estimators(model):
+    for one in estimators(model):
         chosen: dict[str, Any] = {}
         if type(one).__name__ in _WITH_DISTANCES:
             chosen["optim"] = "cdist"

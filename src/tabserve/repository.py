@@ -306,11 +306,11 @@ def _native(
 ) -> Engine:
     """own: the modules of the user's whose types are trusted."""
     from tabserve import stored
-    from tabserve.engines import native
+    from tabserve.engines.native import NativeEngine
 
     manifest = artifact.manifest
     model = stored.load(_contents(artifact), manifest.targets, allow_pickle, own)
-    return native.NativeEngine(model, manifest.signature, manifest.targets, parts, workers)
+    return NativeEngine(model, manifest.signature, manifest.targets, parts, workers)
 
 
 def _contents(artifact: Artifact) -> dict[ModelFormat, bytes]:

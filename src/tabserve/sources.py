@@ -8,9 +8,8 @@ from typing import Any, cast, get_args
 import numpy as np
 from pydantic import BaseModel
 
-from tabserve import boosters, mlflow
+from tabserve import boosters, mlflow, sklearnfile
 from tabserve.declaration import Declared
-from tabserve.engines import native
 from tabserve.errors import ArtifactError, MissingExtra, OperatorError, PackError, WrongFormat
 from tabserve.feature import Unknown
 from tabserve.importing import imported
@@ -73,7 +72,7 @@ def _read_model(
             return OnnxModel(content, spec)
         if suffix in boosters.LIBRARIES:
             return boosters.read(suffix, content)
-        return native.load(content, _FORMATS[suffix], allow_pickle, own)
+        return sklearnfile.load(content, _FORMATS[suffix], allow_pickle, own)
     except WrongFormat as error:
         raise PackError(f"The model {spec} is not what its name says. {error}") from None
     except ArtifactError as error:

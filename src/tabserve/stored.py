@@ -6,9 +6,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from tabserve import boosters
+from tabserve import boosters, sklearnfile
 from tabserve.artifact import ModelFormat
-from tabserve.engines import native
 from tabserve.errors import PackError, UntrustedModel
 from tabserve.output import Target
 
@@ -44,7 +43,7 @@ def load(
     before = predictor = None
     for format, content in contents.items():
         if format == "skops" or format == "joblib":
-            before = native.load(content, format, allow_pickle, own)
+            before = sklearnfile.load(content, format, allow_pickle, own)
         elif format != "onnx":  # which has an engine of its own
             predictor = boosters.load(format, content, _classes(targets))
     return before if predictor is None else boosters.BoostedPipeline(before, predictor)
@@ -55,7 +54,7 @@ def begins_no_threads(contents: Mapping[ModelFormat, bytes]) -> bool:
     booster reads its trees in threads, and a class of anybody else's may do anything.
     """
     return all(
-        format in ("skops", "joblib") and native.modules(content, format) <= _WITHOUT_THREADS
+        format in ("skops", "joblib") and sklearnfile.modules(content, format) <= _WITHOUT_THREADS
         for format, content in contents.items()
     )
 
@@ -75,14 +74,14 @@ def _classes(targets: tuple[Target, ...]) -> Any:
 
 def _dump(model: Any, format: Literal["skops", "joblib"], own: frozenset[str]) -> bytes:
     try:
-        content = native.dump(model, format)
+        content = sklearnfile.dump(model, format)
     except Exception as error:
         raise PackError(
             f"The model cannot be written as {format}: {error} Try --format joblib, or put what "
             "cannot be written into a module that the server can import."
         ) from error
     if format == "skops":
-        untrusted = native.untrusted_types(content, own)
+        untrusted = sklearnfile.untrusted_types(content, own)
         if untrusted:
             raise UntrustedModel(
                 f"The model holds the type(s) {', '.join(untrusted)}, which a server would have "

@@ -7,43 +7,20 @@ import pandas as pd
 import pytest
 import threadpoolctl
 from sklearn.calibration import CalibratedClassifierCV
-from sklearn.compose import make_column_transformer
-from sklearn.ensemble import (
-    BaggingClassifier,
-    ExtraTreesClassifier,
-    HistGradientBoostingRegressor,
-    RandomForestClassifier,
-    StackingClassifier,
-)
-from sklearn.feature_selection import RFE, SelectFromModel, SelectKBest, r_regression
+from sklearn.ensemble import BaggingClassifier, ExtraTreesClassifier, RandomForestClassifier
 from sklearn.impute import MissingIndicator
 from sklearn.linear_model import LinearRegression, LogisticRegression
-from sklearn.metrics import f1_score, make_scorer
-from sklearn.model_selection import (
-    FixedThresholdClassifier,
-    GridSearchCV,
-    RepeatedStratifiedKFold,
-    ShuffleSplit,
-    StratifiedKFold,
-    TunedThresholdClassifierCV,
-)
-from sklearn.multiclass import OneVsRestClassifier
+from sklearn.model_selection import FixedThresholdClassifier
 from sklearn.multioutput import MultiOutputClassifier
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import FeatureUnion, Pipeline, make_pipeline
-from sklearn.preprocessing import (
-    FunctionTransformer,
-    Normalizer,
-    OneHotEncoder,
-    QuantileTransformer,
-    StandardScaler,
-)
+from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
 from sklearn.svm import SVC
 from sklearn.tree import DecisionTreeClassifier, ExtraTreeClassifier
 
-from tabserve import trusted
 from tabserve.engines import native
-from tabserve.errors import InvalidInput, UntrustedModel
+from tabserve.errors import InvalidInput
+from tabserve.estimators import estimators
 from tabserve.output import Renderer, Target
 from tabserve.signature import Feature, Signature
 from tests.estimators import ThresholdPipeline
@@ -112,8 +89,8 @@ def test_n_jobs_is_1_however_deep() -> None:
     model = CalibratedClassifierCV(make_pipeline(StandardScaler(), forest), cv=2)
     model.fit(ROWS, TARGET).n_jobs = 2
     engine(model, CLASSES)
-    found = [getattr(inner, "n_jobs", None) for inner in native.estimators(model)]
-    assert sum(isinstance(inner, RandomForestClassifier) for inner in native.estimators(model)) == 3
+    found = [getattr(inner, "n_jobs", None) for inner in estimators(model)]
+    assert sum(isinstance(inner, RandomForestClassifier) for inner in estimators(model)) == 3
     assert set(found) == {None, 1}
 
 
@@ -124,84 +101,6 @@ def test_a_few_rows_have_one_thread_and_many_the_workers_share() -> None:
     with threadpoolctl.threadpool_limits(2):
         served.predict(columns(ROWS[:1]))
         assert {pool["num_threads"] for pool in threadpoolctl.threadpool_info()} == {1}
-
-
-@pytest.mark.parametrize(
-    ("model", "exactness"),
-    [
-        (make_pipeline(StandardScaler(), RandomForestClassifier(2)), "bits"),
-        (make_column_transformer(("passthrough", ["a"])), "bits"),
-        (FunctionTransformer(np.log1p), "close"),
-        (FunctionTransformer(np.square), "bits"),
-        (make_pipeline(SelectFromModel(LogisticRegression()), DecisionTreeClassifier()), "bits"),
-        (make_pipeline(RFE(LogisticRegression()), DecisionTreeClassifier()), "close"),
-        (QuantileTransformer(n_quantiles=2), "bits"),
-        (QuantileTransformer(n_quantiles=2, output_distribution="normal"), "close"),
-        (Normalizer("max"), "bits"),
-        (Normalizer(), "close"),
-        (make_pipeline(StandardScaler(), LogisticRegression()), "close"),
-        (BaggingClassifier(LogisticRegression(), n_estimators=2), "close"),
-        (HistGradientBoostingRegressor(max_iter=2), "bits"),
-        (HistGradientBoostingRegressor(max_iter=2, loss="poisson"), "close"),
-        (type("RandomForestClassifier", (RandomForestClassifier,), {})(2), "close"),
-    ],
-)
-def test_bits_is_only_for_what_compares_and_adds_in_a_fixed_order(
-    model: Any, exactness: str
-) -> None:
-    target = VALUES.sum(axis=1) if isinstance(model, HistGradientBoostingRegressor) else TARGET
-    assert native.exactness_of(model.fit(ROWS, target)) == exactness
-
-
-def test_every_trusted_type_has_a_reason_and_no_code_is_loaded_from_a_hostile_file() -> None:
-    assert all(trusted.TRUSTED_TYPES.values())
-    for content in (b"", b"PK\x03\x04", b"cos\nsystem\n(S'true'\ntR."):
-        with pytest.raises(UntrustedModel):
-            native.load(content, "skops", allow_pickle=True)
-    with pytest.raises(UntrustedModel, match="--allow-pickle"):
-        native.load(b"cos\nsystem\n(S'true'\ntR.", "joblib", allow_pickle=False)
-
-
-TREE = DecisionTreeClassifier(max_depth=2)
-DEPTHS = {"max_depth": [1, 2]}
-
-
-@pytest.mark.parametrize("model", [
-    make_pipeline(StandardScaler(), GridSearchCV(TREE, DEPTHS, cv=2)),
-    GridSearchCV(TREE, DEPTHS, cv=2, scoring=["f1_macro", "roc_auc"], refit="roc_auc"),
-    GridSearchCV(TREE, DEPTHS, cv=ShuffleSplit(2), scoring=make_scorer(f1_score, pos_label="Yes")),
-    StackingClassifier([("tree", TREE)], cv=StratifiedKFold(2)),
-    CalibratedClassifierCV(TREE, cv=RepeatedStratifiedKFold(n_splits=2, n_repeats=1)),
-    CalibratedClassifierCV(TREE, cv=[(np.arange(30), np.arange(30, 60))]),
-    TunedThresholdClassifierCV(TREE, cv=2, scoring="f1_macro"),
-], ids=repr)  # fmt: skip
-def test_what_is_kept_of_training_keeps_no_model_from_being_packed_as_skops(model: Any) -> None:
-    model.fit(ROWS, TARGET)
-    loaded = native.load(native.dump(model, "skops"), "skops", allow_pickle=False)
-    np.testing.assert_array_equal(loaded.predict_proba(ROWS), model.predict_proba(ROWS))
-
-
-def test_a_score_for_values_keeps_none_from_it() -> None:
-    values = VALUES.sum(axis=1)
-    search = GridSearchCV(LinearRegression(), {}, cv=2, scoring="neg_mean_absolute_error")
-    model = make_pipeline(SelectKBest(r_regression, k=1), search).fit(ROWS, values)
-    loaded = native.load(native.dump(model, "skops"), "skops", allow_pickle=False)
-    np.testing.assert_array_equal(loaded.predict(ROWS), model.predict(ROWS))
-
-
-def test_nor_does_a_union_of_frames() -> None:
-    union = FeatureUnion([("scaled", StandardScaler()), ("sign", FunctionTransformer(np.sign))])
-    model = make_pipeline(union, TREE).set_output(transform="pandas").fit(ROWS, TARGET)
-    loaded = native.load(native.dump(model, "skops"), "skops", allow_pickle=False)
-    np.testing.assert_array_equal(loaded.predict_proba(ROWS), model.predict_proba(ROWS))
-
-
-def test_nor_does_a_class_that_every_row_has() -> None:
-    labels = np.stack([TARGET == "Yes", np.ones(60, dtype=bool)], axis=1).astype(int)
-    with pytest.warns(UserWarning, match="all training examples"):
-        model = OneVsRestClassifier(TREE).fit(ROWS, labels)
-    loaded = native.load(native.dump(model, "skops"), "skops", allow_pickle=False)
-    np.testing.assert_array_equal(loaded.predict(ROWS), model.predict(ROWS))
 
 
 def test_the_label_of_a_users_class_is_its_own() -> None:

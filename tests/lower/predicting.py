@@ -6,8 +6,8 @@ import numpy as np
 import onnxruntime
 import pandas as pd
 
-from tabserve.engines.native import exactness_of
 from tabserve.engines.onnx import OnnxEngine
+from tabserve.exactness import exactness_of
 from tabserve.inference import signature_of
 from tabserve.lower import INPUT, PREDICTORS, TRANSFORMERS, input_matrix, lower
 from tabserve.lower.lowering import Lowering

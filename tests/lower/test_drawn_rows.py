@@ -23,8 +23,8 @@ from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 from sklearn.utils import all_estimators
 from xgboost import XGBClassifier, XGBRegressor, XGBRFClassifier, XGBRFRegressor
 
-from tabserve.engines.native import exactness_of
 from tabserve.engines.onnx import OnnxEngine
+from tabserve.exactness import exactness_of
 from tabserve.lower import PREDICTORS, TRANSFORMERS
 from tabserve.output import Target
 from tabserve.parity import columns_of, compare, in_batches

@@ -1,39 +1,21 @@
 """The native engine: the library that the model was fitted with computes it."""
 
-import io
 import re
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from threadpoolctl import ThreadpoolController
 
-from tabserve import boosters, compression, inputs, pickles, skopsfile
-from tabserve.artifact import Exactness
+from tabserve import inputs
 from tabserve.boosters import BoostedPipeline
 from tabserve.cpus import usable_cpus
-from tabserve.errors import (
-    BadModelOutput,
-    InputProblem,
-    InvalidInput,
-    MissingExtra,
-    UntrustedModel,
-)
+from tabserve.errors import BadModelOutput, InputProblem, InvalidInput
+from tabserve.estimators import estimators, final_estimator, is_sklearns
 from tabserve.output import Target
 from tabserve.signature import Signature, unusable
-from tabserve.trusted import TRUSTED_TYPES
 from tabserve.types import Array, Outputs, Parts, Values, n_rows
-
-try:
-    import joblib
-    import pandas as pd
-    import sklearn
-    import skops.io
-    from scipy.sparse import issparse
-except ImportError as error:
-    raise MissingExtra(error.name or "scikit-learn", "sklearn") from None
 
 # Rows from which several threads are worth their start. One row must have one thread: OpenMP's
 # team meets at a barrier, and waits for whichever member has no core (seconds on busy cores).
@@ -51,212 +33,9 @@ ARGMAX_CLASSIFIERS = frozenset(
     }
 )
 
-
-def load(
-    content: bytes, model_format: str, allow_pickle: bool, own: frozenset[str] = frozenset()
-) -> Any:
-    """The fitted model out of its file's bytes.
-
-    own: modules of the user's whose types are trusted.
-    Raises UntrustedModel for a pickle without `allow_pickle` or with imports that no model needs,
-    and for a skops file with a type that is not on the list; ArtifactError for one that is too
-    large.
-    """
-    if model_format == "joblib":
-        if not allow_pickle:
-            raise UntrustedModel(
-                "The model is a pickle (joblib), and loading it runs whatever code it holds. Pack "
-                "it as skops, or say --allow-pickle if you trust the one who made it."
-            )
-        pickles.refuse_dangerous(content)
-        return joblib.load(compression.opened(content))
-    untrusted = untrusted_types(content, own)
-    if untrusted:
-        raise UntrustedModel(
-            f"The model holds the type(s) {', '.join(untrusted)}, which tabserve does not know to "
-            "be harmless. If you trust the model, pack it with --format joblib and serve it with "
-            "--allow-pickle."
-        )
-    of_own = skops.io.get_untrusted_types(data=content) if own else []
-    return skops.io.loads(content, trusted=[*TRUSTED_TYPES, *of_own])
-
-
-def modules(content: bytes, model_format: str) -> set[str]:
-    """The packages whose types the file names; nothing of it is loaded."""
-    if model_format == "joblib":
-        return {name.partition(".")[0] for name in pickles.imports(content).names}
-    skopsfile.check(content, "The model")
-    return skopsfile.modules(content)
-
-
-def untrusted_types(content: bytes, own: frozenset[str] = frozenset()) -> list[str]:
-    skopsfile.check(content, "The model")
-    try:
-        found = skops.io.get_untrusted_types(data=content)
-    except Exception as error:  # noqa: BLE001 - a hostile file can make it raise anything
-        raise UntrustedModel(f"The model is no skops file that can be read: {error}") from None
-    return sorted(
-        kind for kind in set(found) - set(TRUSTED_TYPES) if kind.partition(".")[0] not in own
-    )
-
-
-def dump(model: Any, model_format: str) -> bytes:
-    if model_format == "skops":
-        with _listed_names(model):
-            return skops.io.dumps(model)  # type: ignore[no-any-return]
-    buffer = io.BytesIO()
-    joblib.dump(model, buffer, compress=3)
-    return buffer.getvalue()
-
-
-@contextmanager
-def _listed_names(model: Any) -> Iterator[None]:
-    """What a FeatureUnion of DataFrames keeps as pandas' index, which skops cannot write, as lists
-    meanwhile.
-    """
-    name = "_transformers_feature_names_out"
-    kept = [(step, getattr(step, name)) for step in estimators(model) if hasattr(step, name)]
-    try:
-        for step, names in kept:
-            setattr(step, name, [list(of_one) for of_one in names])
-        yield
-    finally:
-        for step, names in kept:
-            setattr(step, name, names)
-
-
-def libraries(model: Any) -> dict[str, str]:
-    """The versions of what computes it."""
-    used = {library.__name__: library.__version__ for library in (joblib, np, pd, sklearn, skops)}
-    _, booster = boosters.split(model)
-    return used if booster is None else used | boosters.versions(booster)
-
-
-def estimators(model: Any, closed: frozenset[str] = frozenset()) -> Iterator[Any]:
-    """The model and every fitted estimator inside it, however deep; of those whose type's name is
-    in `closed`, none inside.
-    """
-    seen: set[int] = set()
-    stack = [model]
-    while stack:
-        value = stack.pop()
-        if id(value) in seen:
-            continue
-        seen.add(id(value))
-        if isinstance(value, dict):
-            stack.extend(value.values())
-        elif isinstance(value, list | tuple):
-            stack.extend(value)
-        elif isinstance(value, np.ndarray) and value.dtype == object:
-            stack.extend(value.flat)
-        elif hasattr(value, "get_params") and not isinstance(value, type):
-            yield value
-            if type(value).__name__ not in closed:
-                stack.extend(vars(value).values())
-        elif type(value).__module__.startswith("sklearn.") and hasattr(value, "__dict__"):
-            stack.extend(vars(value).values())  # such as _CalibratedClassifier
-
-
-def chosen(model: Any) -> Any:
-    """What a search of scikit-learn's found: it predicts as the search does, without the search's
-    own records.
-    """
-    return getattr(model, "best_estimator_", model) if _is_sklearns(type(model)) else model
-
-
-def final_estimator(model: Any) -> Any:
-    """What a pipeline or a search of scikit-learn's hands its work to in the end. A class of the
-    user's may do anything on the way.
-    """
-    while _is_sklearns(type(model)):
-        if hasattr(model, "best_estimator_"):
-            model = model.best_estimator_
-        elif hasattr(model, "steps"):
-            model = model.steps[-1][1]
-        else:
-            break
-    return model
-
-
-# Those that only compare, or add and multiply value by value in a fixed order. All else may rest on
-# BLAS, exp, log or pow. Names, since importing all of scikit-learn would take seconds.
-BITS = frozenset(
-    {
-        "ColumnTransformer", "FeatureUnion", "Pipeline",
-        "GridSearchCV", "HalvingGridSearchCV", "HalvingRandomSearchCV", "RandomizedSearchCV",
-        "SimpleImputer", "MissingIndicator",
-        "Binarizer", "MaxAbsScaler", "MinMaxScaler", "RobustScaler", "StandardScaler",
-        "OneHotEncoder", "OrdinalEncoder", "TargetEncoder",
-        "KBinsDiscretizer", "PolynomialFeatures",
-        "GenericUnivariateSelect", "RFE", "RFECV", "SelectFdr", "SelectFpr", "SelectFromModel",
-        "SelectFwe", "SelectKBest", "SelectPercentile", "SequentialFeatureSelector",
-        "VarianceThreshold",
-        "DecisionTreeClassifier", "DecisionTreeRegressor",
-        "ExtraTreeClassifier", "ExtraTreeRegressor",
-        "ExtraTreesClassifier", "ExtraTreesRegressor",
-        "RandomForestClassifier", "RandomForestRegressor",
-        "AdaBoostRegressor", "BaggingClassifier", "BaggingRegressor",
-        "FixedThresholdClassifier", "FrozenEstimator",
-        "MultiOutputClassifier", "MultiOutputRegressor",
-        "DummyClassifier", "DummyRegressor",
-        "_BinMapper",  # of histogram boosting
-        "LabelEncoder",  # of LightGBM's classifier
-    }
-)  # fmt: skip
-
-# These only select, by what an estimator inside them said in training.
-_SELECTORS = frozenset({"SelectFromModel", "SequentialFeatureSelector"})
-# numpy's functions that IEEE 754 defines to the last bit.
-_EXACT_FUNCTIONS = frozenset(
-    {
-        "abs", "absolute", "ceil", "fabs", "floor", "negative", "reciprocal", "rint", "sign",
-        "sqrt", "square",
-    }
-)  # fmt: skip
-
-# With these losses a boosted regressor's answer is its raw score, and has no exp.
-_IDENTITY_LINKS = frozenset({"squared_error", "absolute_error", "quantile", "huber"})
-
-
-def exactness_of(model: Any) -> Exactness:
-    for estimator in estimators(model, closed=_SELECTORS):
-        name = type(estimator).__name__
-        if boosters.is_booster(estimator):
-            if boosters.exactness_of(estimator) == "close":
-                return "close"
-            continue
-        if not (name in BITS or _is_exact(estimator)) or not _is_sklearns(type(estimator)):
-            return "close"
-    return "bits"
-
-
-def _is_exact(estimator: Any) -> bool:
-    """Of those that are, with some of their parameters."""
-    match type(estimator).__name__:
-        case "GradientBoostingRegressor" | "HistGradientBoostingRegressor":
-            return estimator.loss in _IDENTITY_LINKS
-        case "FunctionTransformer":
-            name = getattr(estimator.func, "__name__", "")
-            # None is what "passthrough" becomes.
-            return estimator.func is None or (
-                name in _EXACT_FUNCTIONS and estimator.func is getattr(np, name)
-            )
-        case "Normalizer":
-            return bool(estimator.norm == "max")
-        case "QuantileTransformer":
-            return bool(estimator.output_distribution == "uniform")
-    return False
-
-
-def _is_sklearns(kind: type) -> bool:
-    """Not a class of the user's that has the same name."""
-    return kind.__module__.startswith("sklearn.")
-
-
 # How scikit-learn begins to say that a step was given NaN or infinity.
 # XGBoost says it as well, after a time and a place in its source.
 _NOT_FINITE = re.compile("^Input (X )?contains (NaN|infinity)|Input data contains `inf`")
-
 
 # What scikit-learn says of values that a step within the model does not take, and of which the
 # signature does not know.
@@ -315,7 +94,7 @@ class NativeEngine:
         self._label_is_argmax = (
             boosted.predictor.label_is_argmax
             if boosted is not None
-            else shortcuts and _is_sklearns(final) and final.__name__ in ARGMAX_CLASSIFIERS
+            else shortcuts and is_sklearns(final) and final.__name__ in ARGMAX_CLASSIFIERS
         )
         predicts = hasattr(self._model, "predict")
         self._compute = self._model.predict if predicts else _transform(model)
@@ -390,7 +169,7 @@ class NativeEngine:
 def _transform(model: Any) -> Callable[[Any], Array]:
     def transform(inputs: Any) -> Array:
         transformed = model.transform(inputs)
-        return np.asarray(transformed.toarray() if issparse(transformed) else transformed)
+        return np.asarray(transformed.toarray() if hasattr(transformed, "toarray") else transformed)
 
     return transform
 

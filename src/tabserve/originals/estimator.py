@@ -6,10 +6,12 @@ from typing import Any, Literal
 
 from threadpoolctl import threadpool_limits
 
-from tabserve import boosters, inference, stored
+from tabserve import boosters, inference, sklearnfile, stored
 from tabserve.artifact import ModelFormat
-from tabserve.engines import native
+from tabserve.engines.native import NativeEngine
 from tabserve.errors import MissingExtra, PackError
+from tabserve.estimators import chosen, estimators, final_estimator
+from tabserve.exactness import exactness_of
 from tabserve.feature import Unknown
 from tabserve.output import Label, Target
 from tabserve.sample import layout_of, model_input
@@ -39,14 +41,14 @@ class Estimator:
         classes: Sequence[Label] | None = None,
     ) -> None:
         _refuse_unfitted(model)
-        self._model = model = native.chosen(model)
+        self._model = model = chosen(model)
         self._format = format
         self._own = own
         self._classes = None if classes is None else tuple(classes)
         self._layout = layout_of(model, data)
         self.name_of_type = _model_type(model)
         self.lowerable = model
-        self.exactness = native.exactness_of(model)
+        self.exactness = exactness_of(model)
 
     def rows(self, data: Any) -> Any:
         return model_input(self._model, data)
@@ -71,7 +73,7 @@ class Estimator:
         """
         before = [
             (estimator, estimator.n_jobs)
-            for estimator in native.estimators(self._model)
+            for estimator in estimators(self._model)
             if getattr(estimator, "n_jobs", None) is not None
         ]
         try:
@@ -85,14 +87,14 @@ class Estimator:
 
     def engine(
         self, signature: Signature, targets: tuple[Target, ...], parts: Parts
-    ) -> native.NativeEngine:
+    ) -> NativeEngine:
         if self._classes is not None:  # the library's own predictor, which takes names
             model = stored.load(self.files(), targets, allow_pickle=False)
-            return native.NativeEngine(model, signature, targets, parts, shortcuts=False)
-        return native.NativeEngine(self._model, signature, targets, parts, shortcuts=False)
+            return NativeEngine(model, signature, targets, parts, shortcuts=False)
+        return NativeEngine(self._model, signature, targets, parts, shortcuts=False)
 
     def outputs(self, engine: Engine, rows: Any) -> Outputs:
-        assert isinstance(engine, native.NativeEngine)
+        assert isinstance(engine, NativeEngine)
         return engine.outputs(self._as_taken(rows))
 
     def files(self) -> dict[ModelFormat, bytes]:
@@ -106,10 +108,10 @@ class Estimator:
         parts: Parts,
     ) -> Engine:
         model = stored.load(files, targets, allow_pickle=True, own=self._own)
-        return native.NativeEngine(model, signature, targets, parts)
+        return NativeEngine(model, signature, targets, parts)
 
     def libraries(self) -> dict[str, str]:
-        return native.libraries(self._model)
+        return sklearnfile.libraries(self._model)
 
     def _as_taken(self, rows: Any) -> Any:
         if self._layout == "text":
@@ -145,6 +147,6 @@ def _refuse_unfitted(model: Any) -> None:
 
 
 def _model_type(model: Any) -> str:
-    final = type(native.final_estimator(model)).__name__
+    final = type(final_estimator(model)).__name__
     outer = type(model).__name__
     return final if outer == final else f"{outer}({final})"

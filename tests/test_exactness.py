@@ -1,0 +1,56 @@
+"""How exactly a model can be computed anew, said of each kind of estimator."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.compose import make_column_transformer
+from sklearn.ensemble import (
+    BaggingClassifier,
+    HistGradientBoostingRegressor,
+    RandomForestClassifier,
+)
+from sklearn.feature_selection import RFE, SelectFromModel
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import (
+    FunctionTransformer,
+    Normalizer,
+    QuantileTransformer,
+    StandardScaler,
+)
+from sklearn.tree import DecisionTreeClassifier
+
+from tabserve.exactness import exactness_of
+
+VALUES = np.random.default_rng(0).integers(0, 4, (60, 2)).astype(float)
+ROWS = pd.DataFrame(VALUES, columns=["a", "b"])
+TARGET = np.where((VALUES[:, 0] + VALUES[:, 1]) % 3 > 1, "Yes", "No")
+
+
+@pytest.mark.parametrize(
+    ("model", "exactness"),
+    [
+        (make_pipeline(StandardScaler(), RandomForestClassifier(2)), "bits"),
+        (make_column_transformer(("passthrough", ["a"])), "bits"),
+        (FunctionTransformer(np.log1p), "close"),
+        (FunctionTransformer(np.square), "bits"),
+        (make_pipeline(SelectFromModel(LogisticRegression()), DecisionTreeClassifier()), "bits"),
+        (make_pipeline(RFE(LogisticRegression()), DecisionTreeClassifier()), "close"),
+        (QuantileTransformer(n_quantiles=2), "bits"),
+        (QuantileTransformer(n_quantiles=2, output_distribution="normal"), "close"),
+        (Normalizer("max"), "bits"),
+        (Normalizer(), "close"),
+        (make_pipeline(StandardScaler(), LogisticRegression()), "close"),
+        (BaggingClassifier(LogisticRegression(), n_estimators=2), "close"),
+        (HistGradientBoostingRegressor(max_iter=2), "bits"),
+        (HistGradientBoostingRegressor(max_iter=2, loss="poisson"), "close"),
+        (type("RandomForestClassifier", (RandomForestClassifier,), {})(2), "close"),
+    ],
+)
+def test_bits_is_only_for_what_compares_and_adds_in_a_fixed_order(
+    model: Any, exactness: str
+) -> None:
+    target = VALUES.sum(axis=1) if isinstance(model, HistGradientBoostingRegressor) else TARGET
+    assert exactness_of(model.fit(ROWS, target)) == exactness
