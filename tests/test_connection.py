@@ -2,12 +2,16 @@
 
 import asyncio
 import threading
+from typing import Any
 
 import pytest
 
+from tabserve import connection
 from tabserve.exchange import Turn
-from tabserve.types import Response
+from tabserve.receiving import Bounds
+from tabserve.types import Request, Response
 from tests.wire import (
+    MAX_BODY,
     Server,
     Wire,
     answers,
@@ -84,6 +88,51 @@ async def test_requests_sent_ahead_are_answered_in_their_order(wire: Wire, serve
     assert [answer.status for answer in found] == [200, 404, 200]
     assert [told(answer)[2] for answer in found[::2]] == ["1", "3"]
     assert not wire.is_paused
+
+
+def test_of_many_requests_sent_ahead_at_once_few_are_read_before_their_turn(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    n_read = 0
+
+    def read(**parts: Any) -> Request:
+        nonlocal n_read
+        n_read += 1
+        return Request(**parts)
+
+    monkeypatch.setattr(connection, "Request", read)
+    bodies = [b"%d" % i for i in range(1000)]
+    sent = b"".join(map(post, bodies))
+
+    @on_a_wire
+    async def sends(_: Wire, server: Server) -> None:
+        server.core.bounds = Bounds(max_body=MAX_BODY, max_bodies=len(sent))
+        wire = Wire(server.core)
+        await wire.send(post(path="/held") + sent[:-10])
+        read_at_once, is_paused, held = n_read, wire.is_paused, wire.state.n_held
+
+        server.held.set_result("first")
+        await settled(2 * len(bodies))
+        await wire.send(sent[-10:])
+
+        first, *others = answers(wire.sent)
+        assert (told(first), [told(answer)[2].encode() for answer in others]) == ("first", bodies)
+        assert (read_at_once < 100, is_paused, wire.is_paused) == (True, True, False)
+        # Its bytes count as bodies do.
+        assert (held > len(sent) - 4096, wire.state.n_held) == (True, 0)
+
+    sends()
+
+
+@on_a_wire
+async def test_of_requests_sent_ahead_without_room_the_first_are_answered(
+    wire: Wire, server: Server
+) -> None:
+    await wire.send(post(b"1") * 100)
+    await settled(200)
+
+    *answered, refused = [answer.status for answer in answers(wire.sent)]
+    assert (set(answered), refused, wire.is_closed) == ({200}, 503, True)
 
 
 @on_a_wire

@@ -42,6 +42,14 @@ async def test_a_client_that_asks_is_told_to_go_on(wire: Wire, server: Server) -
 
 
 @on_a_wire
+async def test_a_client_of_http_1_0_has_no_answer_before_its_own(
+    wire: Wire, server: Server
+) -> None:
+    await wire.send(post(b"hello", "Expect: 100-continue", version="1.0"))
+    assert wire.sent.startswith(b"HTTP/1.1 200 OK")
+
+
+@on_a_wire
 async def test_chunks_behind_an_offered_upgrade_are_no_request(wire: Wire, server: Server) -> None:
     offer = b"Connection: Upgrade\r\nUpgrade: h2c\r\nTransfer-Encoding: chunked\r\n\r\n"
     head = b"POST /echo HTTP/1.1\r\nHost: x\r\n" + offer
@@ -193,6 +201,7 @@ STEPS: list[tuple[Any, int]] = [
     (post(b"a" * 60), 1),
     (post(b"a" * 60, path="/held"), 1),
     (post(b"a" * 60) + post(b"b" * 70), 2),
+    (post(b"") * 82, 82),  # more than is read at once
     (post(b"a" * 2 * MAX_BODY), 1),
     (post(b"a" * 60, "Expect: 100-continue"), 1),
     (post(b"a" * 60, "Upgrade: h2c", "Connection: upgrade"), 1),
@@ -236,7 +245,7 @@ def test_bodies_are_counted_while_they_are_held_whatever_clients_do(
         for client, n_requests in zip(wires, n_begun, strict=True):
             if not client.is_closed:
                 client.connection.resume_writing()
-                await settled()
+                await settled(100)
             assert len(answers(client.sent)) <= n_requests
         begun = [client.connection._body for client in wires if not client.is_closed]
         assert wire.state.n_held == sum(map(len, begun))

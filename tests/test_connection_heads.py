@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tabserve.heads import KnownHeads
+from tabserve.receiving import Bounds
 from tabserve.types import Request
-from tests.wire import MAX_BODY, Server, Wire, on_a_wire, post, told
+from tests.wire import MAX_BODY, Server, Wire, answers, on_a_wire, post, settled, told
 
 
 @on_a_wire
@@ -170,6 +171,20 @@ def test_a_head_beyond_its_limits_is_refused(parts: list[bytes], status: int, co
         assert server.seen == []
 
     sends()
+
+
+@on_a_wire
+async def test_what_comes_before_the_beginning_of_a_head_does_not_count_as_one(
+    wire: Wire, server: Server
+) -> None:
+    server.core.bounds = Bounds(max_target=100, max_header_bytes=100)
+    wire = Wire(server.core)
+
+    await wire.send(post(b"1") * 10 + post(b"2")[:10])
+    await settled(20)
+    (last,) = await wire.send(post(b"2")[10:])
+
+    assert ([answer.status for answer in answers(wire.sent)], told(last)[2]) == ([200] * 11, "2")
 
 
 @on_a_wire

@@ -99,8 +99,8 @@ def answers(data: bytes, has_body: bool = True) -> list[Answer]:
     return found
 
 
-async def settled() -> None:
-    for _ in range(5):
+async def settled(n_turns: int = 5) -> None:
+    for _ in range(n_turns):
         await asyncio.sleep(0)
 
 
