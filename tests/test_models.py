@@ -242,6 +242,78 @@ def test_a_version_that_was_mended_goes_live(folder: Path, lines: Path, start: S
     assert client.get("/models/line").json()["refused"] is None
 
 
+@pytest.fixture
+def pinned(folder: Path, lines: Path) -> Path:
+    """The folder of 2.0.0, beside 1.0.0 which is live."""
+    live(folder / "line", "1.0.0")
+    return Path(shutil.copytree(lines / "line" / "2.0.0", folder / "line" / "2.0.0"))
+
+
+def seen(service: Service) -> None:
+    """As where the folder has not changed any more for a second."""
+    for _ in range(2):
+        service.changes.do(service.changes._poll).result(PATIENCE_S)
+
+
+def opened(service: Service, client: Client) -> Answer:
+    """The answer of 2.0.0 once it was loaded for the one who asked."""
+    ask(client, "/models/line/versions/2.0.0")
+    service.changes.do(lambda: None).result(PATIENCE_S)
+    return ask(client, "/models/line/versions/2.0.0")
+
+
+def test_a_version_that_was_asked_for_before_it_was_whole_is_tried_again(
+    folder: Path, lines: Path, pinned: Path, start: Start
+) -> None:
+    service, client = start(folder)
+    altered_graph(pinned)
+    seen(service)
+    assert "was changed after packing" in opened(service, client).json()["detail"]
+    seen(service)
+    assert "was changed after packing" in opened(service, client).json()["detail"]
+
+    shutil.copy(lines / "line" / "2.0.0" / "model.onnx", pinned / "model.onnx")
+    seen(service)
+
+    assert said(opened(service, client)) == ("2.0.0", 6.0)
+
+
+def test_a_version_that_was_packed_again_is_not_answered_from_memory(
+    folder: Path, pinned: Path, start: Start
+) -> None:
+    service, client = start(folder)
+    seen(service)
+    assert said(opened(service, client)) == ("2.0.0", 6.0)
+
+    shutil.rmtree(pinned)
+    put(folder / "line" / "1.0.0", folder / "line", "2.0.0")
+    seen(service)
+
+    assert said(ask(client, "/models/line/versions/2.0.0")) == ("2.0.0", 3.0)
+
+
+def test_what_is_promoted_is_what_was_packed_last(folder: Path, pinned: Path, start: Start) -> None:
+    service, client = start(folder)
+    assert said(opened(service, client)) == ("2.0.0", 6.0)
+
+    shutil.rmtree(pinned)
+    put(folder / "line" / "1.0.0", folder / "line", "2.0.0")
+    live(folder / "line", "2.0.0")
+    look(service)
+
+    assert said(ask(client)) == ("2.0.0", 3.0)
+
+
+def test_a_version_that_is_packed_again_and_refused_goes_on_from_memory(
+    folder: Path, pinned: Path, start: Start
+) -> None:
+    service, client = start(folder)
+    assert said(opened(service, client)) == ("2.0.0", 6.0)
+    altered_graph(pinned)
+    seen(service)
+    assert said(ask(client, "/models/line/versions/2.0.0")) == ("2.0.0", 6.0)
+
+
 def rename_feature(manifest: dict[str, Any]) -> None:
     manifest["output"] = {"name": "y"}
 
@@ -314,6 +386,36 @@ def test_a_new_name_is_served_and_one_that_is_gone_goes_on(
     look(service)
 
     assert said(ask(client, "/models/double")) == ("1.0.0", 6.0)
+
+
+def test_that_a_second_name_takes_predict_from_the_first_is_told(
+    folder: Path, lines: Path, start: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    service, client = start(folder)
+    for name in ("double", "third"):
+        put(lines / "line" / "2.0.0", folder / name, "1.0.0")
+        look(service)
+    assert error(ask(client)) == (404, "not_found")
+    assert [text for text in caplog.messages if "say --default-model" in text] == [
+        "Several models are served now, and /predict is none of them: say --default-model"
+    ]
+
+
+def test_a_version_that_is_put_beside_the_names_changes_nothing_and_is_told_once(
+    folder: Path, lines: Path, start: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    service, client = start(folder)
+    seen(service)
+    shutil.copytree(lines / "line" / "2.0.0", folder / "2.0.0")
+    seen(service)
+    seen(service)
+    assert said(ask(client)) == ("1.0.0", 3.0)
+    (told,) = [text for text in caplog.messages if "No change is looked for" in text]
+    assert "Move each into the folder of its name" in told
+
+    (folder / "2.0.0").rename(folder / "line" / "2.0.0")
+    seen(service)
+    assert said(ask(client)) == ("2.0.0", 6.0)
 
 
 def test_a_model_that_was_replaced_is_let_go_as_soon_as_its_last_request_is_answered(

@@ -93,6 +93,12 @@ def test_what_cannot_be_served_is_not_promoted(
     assert [path.name for path in line.iterdir() if path.name.startswith(".")] == []
 
 
+def test_what_cannot_be_written_leaves_nothing_behind(line: Path, tabserve: Any) -> None:
+    (line / LIVE).mkdir()
+    assert "Is a directory" in tabserve("promote", "line", "1.0.0", fails=True)
+    assert sorted(path.name for path in line.iterdir()) == ["1.0.0", "2.0.0", LIVE]
+
+
 def test_clients_may_be_broken_where_they_know(line: Path, tabserve: Any) -> None:
     another_output(line / "1.0.0")
 

@@ -56,6 +56,16 @@ def test_the_highest_version_is_chosen_and_unfinished_folders_are_not(models: Pa
     assert find(models).folder.name == "1.10.0"
 
 
+def test_a_version_beside_the_names_is_refused(models: Path) -> None:
+    stray = shutil.copytree(models / "churn" / "1.2.3", models / "1.3.0")
+    with pytest.raises(
+        ArtifactError, match=r"names \(churn\), and beside them versions \(1\.3\.0\)"
+    ):
+        find(models)
+    stray.rename(models / "churn" / "1.3.0")
+    assert find(models).folder.name == "1.3.0"
+
+
 def test_several_names_are_listed(models: Path) -> None:
     shutil.copytree(models / "churn", models / "default")
     with pytest.raises(ArtifactError, match=r"several models; name one of .*/churn, .*/default\."):

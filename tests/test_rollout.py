@@ -15,6 +15,7 @@ from tabserve import Service, releases
 from tabserve.releases import Plan
 from tabserve.repository import LIVE, find
 from tabserve.rollout import Agreement, agreement
+from tests.forging import edit_manifest
 from tests.serving import FRAMEWORKS, PATIENCE_S, Client, client_of, settings
 
 ROWS = [{"x": x, "who": f"customer-{i}"} for i, x in enumerate([1.0, 2.0, 3.0])]
@@ -224,6 +225,17 @@ def test_a_canary_that_is_promoted_answers_all(tried: Any, line: Path) -> None:
 
     assert {found.predict(row) for row in ROWS} == {"2.0.0"}
     assert found.told()["refused"]["reason"] == "2.0.0 of line is live already."
+
+
+def test_a_version_that_was_packed_again_is_tried_as_it_is(tried: Any, line: Path) -> None:
+    one = tried(kind="canary", share=1.0)
+    assert one.predict(ROWS[0]) == "2.0.0"
+    shutil.rmtree(line / "2.0.0")
+    shutil.copytree(line / "1.0.0", line / "2.0.0")
+    edit_manifest(line / "2.0.0", lambda manifest: manifest.update(version="2.0.0"))
+    one.look()
+    answer = one.client("POST", "/predict", orjson.dumps({"x": 3.0})).json()
+    assert (answer["model_version"], answer["prediction"]) == ("2.0.0", 3.0)
 
 
 def test_a_version_that_cannot_be_loaded_is_not_tried(line: Path, tried: Any) -> None:

@@ -5,7 +5,7 @@ import time
 from functools import partial
 from pathlib import Path
 
-from tabserve import releases
+from tabserve import releases, repository
 from tabserve.folders import artifact_of
 from tabserve.models import Make
 from tabserve.named import NamedModel
@@ -26,7 +26,9 @@ class Candidates:
 
     def made(self, name: str, folder: Path, version: str) -> ServedModel:
         """One that lets requests go first while it is loaded. Raises what `artifact_of` does."""
+        identity = repository.identity(folder / version)  # of no later moment than what is read
         model = self._make(artifact_of(folder, version, name), name)
+        model.identity = identity
         model.pause = partial(time.sleep, _PAUSE_S)
         return model
 
@@ -43,7 +45,15 @@ class Candidates:
         """One that may answer the clients of the live version. Raises ReleaseError where it would
         break them.
         """
-        model = named.opened.get(version) or self.begun(named.name, named.folder, version)
+        model = opened(named, version) or self.begun(named.name, named.folder, version)
         if not (allow_breaking or self._allow_breaking):
             releases.refuse_breaking(named.live.manifest, model.manifest)
         return model
+
+
+def opened(named: NamedModel, version: str) -> ServedModel | None:
+    """The one that was loaded beside the live one, unless it was packed again since."""
+    model = named.opened.get(version)
+    if model is not None and model.identity == repository.identity(named.folder / version):
+        return model
+    return None

@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import Any, TypeVar
 
 from tabserve import heap, releases, repository
-from tabserve.candidates import Candidates
+from tabserve.candidates import Candidates, opened
 from tabserve.errors import ArtifactError, ModelNotReady, NotFound, OperatorError, ReleaseError
 from tabserve.jobs import Jobs, done
 from tabserve.metrics import RolloutMetrics
@@ -47,7 +47,8 @@ class Changes:
         self.is_watched = watch and not self._is_alone
         self._jobs = Jobs("tabserve-models", self._load_live, self._look_around, _POLL_S)
         self._asked: set[tuple[str, str]] = set()
-        self._refused_versions: dict[tuple[str, str], str] = {}
+        # By name and version: the identity of what was refused, and why.
+        self._refused_versions: dict[tuple[str, str], tuple[Any, str]] = {}
         self._seen: Any = None
         self._is_settled = False
         self._has_replaced = False
@@ -75,9 +76,9 @@ class Changes:
 
     def ask_for(self, name: str, version: str) -> ModelNotReady:
         """Load a version that is not live; gives back what to answer until then."""
-        reason = self._refused_versions.get((name, version))
-        if reason is not None:
-            return ModelNotReady(reason)
+        refused = self._refused_versions.get((name, version))
+        if refused is not None:
+            return ModelNotReady(refused[1])
         if (name, version) not in self._asked:
             self._asked.add((name, version))
             self.do(lambda: self._open(name, version))
@@ -180,16 +181,25 @@ class Changes:
     def _poll(self) -> None:
         try:
             seen = [
-                self._folders.state(name, folder)
+                self._folders.state(name, folder, self._asked_for(name))
                 for name, folder in self._folders.by_name(self._models.named)
             ]
-        except ArtifactError:  # nothing is there, for the moment at least
+        except ArtifactError as error:  # for the moment at least; what is served goes on
+            if self._seen != str(error):
+                logger.warning("No change is looked for: %s", error)
+            self._seen = str(error)
             return
         if seen != self._seen:
             self._seen, self._is_settled = seen, False
         elif not self._is_settled:
             self._is_settled = True
             self.refresh()
+
+    def _asked_for(self, name: str) -> list[str]:
+        """Its versions, but for the live one, that are loaded or were refused."""
+        named = self._models.named.get(name)
+        refused = [version for of, version in self._refused_versions if of == name]
+        return [*(named.opened if named is not None else ()), *refused]
 
     def _refresh(self, name: str, folder: Path, again: bool) -> None:
         named = self._models.named.get(name)
@@ -198,6 +208,14 @@ class Changes:
             kept = {version: named.opened[version] for version in named.opened if version in there}
             named = replace(named, versions=there, opened=MappingProxyType(kept))
             self._put(named)
+        self._refused_versions = {
+            (of, version): refused
+            for (of, version), refused in self._refused_versions.items()
+            if of != name or refused[0] == repository.identity(folder / version)
+        }
+        for version in () if named is None else named.opened:
+            self._open(name, version)
+        named = self._models.named.get(name)
         try:
             wanted = repository.live(folder)
         except ArtifactError as error:
@@ -218,11 +236,11 @@ class Changes:
 
     def _switch(self, name: str, folder: Path, wanted: repository.Live, identity: Any) -> None:
         named, version = self._models.named.get(name), wanted.version
-        opened: dict[str, ServedModel] = {}
+        others: dict[str, ServedModel] = {}
         if named is None:
             model = self._candidates.begun(name, folder, version)
         else:
-            opened |= named.opened
+            others |= named.opened
             is_allowed = (
                 wanted.allow_breaking
                 or not named.live.is_ready  # nobody can be its client
@@ -231,14 +249,18 @@ class Changes:
             )
             model = self._candidates.beside(named, version, allow_breaking=is_allowed)
         model.wait()
-        opened.pop(version, None)
+        others.pop(version, None)
         if named is not None and named.trial is not None:
             named.trial.close()
         versions = tuple(repository.versions(folder))
         self._put(
-            NamedModel(name, folder, model, version, identity, versions, MappingProxyType(opened))
+            NamedModel(name, folder, model, version, identity, versions, MappingProxyType(others))
         )
         self._has_replaced = named is not None
+        if named is None and self._models.default is None and len(self._models.named) == 2:
+            logger.warning(
+                "Several models are served now, and /predict is none of them: say --default-model"
+            )
         before = "new" if named is None else f"before {named.version}"
         logger.info("%s %s is live (%s)", name, version, before)
 
@@ -258,15 +280,17 @@ class Changes:
             self._put(found)
 
     def _open(self, name: str, version: str) -> None:
+        """Unless it is loaded already, and was not packed again since."""
         named = self._models.named[name]
-        if version in named.models:
+        if version == named.version or opened(named, version) is not None:
             return
+        identity = repository.identity(named.folder / version)
         try:
             model = self._candidates.made(name, named.folder, version)
             model.wait()
         except Exception as error:  # noqa: BLE001 - told to those who ask for it
             logger.error("%s %s cannot be served: %s", name, version, refusal_sentence(error))
-            self._refused_versions[name, version] = self._folders.reason(error)
+            self._refused_versions[name, version] = identity, self._folders.reason(error)
             return
         finally:
             self._asked.discard((name, version))
@@ -274,6 +298,6 @@ class Changes:
 
     def _put(self, named: NamedModel) -> None:
         self._refused_versions = {
-            key: reason for key, reason in self._refused_versions.items() if key[0] != named.name
+            key: refused for key, refused in self._refused_versions.items() if key[0] != named.name
         }
         self._models.put(named)

@@ -35,15 +35,23 @@ class Folders:
             return [(name, self.path)]
         return [(folder.name, folder) for folder in folders]
 
-    def state(self, name: str, folder: Path) -> Any:
-        """Another one where something is to be done."""
+    def state(self, name: str, folder: Path, others: Iterable[str]) -> Any:
+        """Another one where something is to be done. others: versions that clients asked for."""
         there = repository.versions(folder)
+        asked = [repository.identity(folder / each) for each in others]
         try:
             live, plan = repository.live(folder), releases.read_plan(folder)
         except ArtifactError as error:
-            return name, there, str(error)
+            return name, there, asked, str(error)
         tried = [live.version] if plan is None else [live.version, plan.version]
-        return name, there, live, plan, [repository.identity(folder / each) for each in tried]
+        return (
+            name,
+            there,
+            asked,
+            live,
+            plan,
+            [repository.identity(folder / each) for each in tried],
+        )
 
     def note_proven(self, name: str, version: str) -> None:
         """For workers that start anew."""

@@ -211,8 +211,12 @@ def _alone(folder: Path) -> Iterator[None]:
 
 def _write(path: Path, content: BaseModel) -> None:
     unfinished = path.with_name(f".{path.name}.new")
-    with unfinished.open("w") as file:
-        file.write(content.model_dump_json(indent=2) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    unfinished.replace(path)
+    try:
+        with unfinished.open("w") as file:
+            file.write(content.model_dump_json(indent=2) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        unfinished.replace(path)
+    except OSError:
+        unfinished.unlink(missing_ok=True)
+        raise

@@ -89,11 +89,22 @@ def find(path: str | Path) -> Artifact:
 def name_folders(path: Path) -> list[Path]:
     """The folders of names that PATH means: itself, or those in a repository.
 
-    Raises ArtifactError where there is none.
+    Raises ArtifactError where there is none, or both: of a version that was put beside the names
+    nobody can say what it is to be.
     """
-    if versions(path):
+    folders = [
+        folder
+        for folder in _subfolders(path)
+        if not (folder / MANIFEST).exists() and versions(folder)
+    ]
+    strays = versions(path)
+    if strays and folders:
+        raise ArtifactError(
+            f"{path} holds folders of names ({', '.join(folder.name for folder in folders)}), and "
+            f"beside them versions ({', '.join(strays)}). Move each into the folder of its name."
+        )
+    if strays:
         return [path]
-    folders = [folder for folder in _subfolders(path) if versions(folder)]
     if not folders:
         raise ArtifactError(
             f"Expected a packed model at {path} (a folder with a {MANIFEST}, NAME/VERSION below "

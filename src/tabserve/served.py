@@ -83,6 +83,7 @@ class ServedModel:
         self.on_refused = on_refused
         self.on_ready: Callable[[], None] = lambda: None
         self.pause: Callable[[], None] = lambda: None  # while it is loaded, again and again
+        self.identity: Any = None  # of its files, where they may change: see repository.identity
         self._answered = metrics.predictions.labels(self.manifest.name, self.manifest.version)
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
