@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from rich.console import Console
+from rich.text import Text
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import Pipeline
 
@@ -62,8 +63,7 @@ def test_a_sound_artefact_is_told_in_full_and_ends_with_0(folder: Path, pipeline
         "contract_type (string)"
     )
     assert texts["answer"] == (
-        "churn_probability, model_version, prediction_id, prediction_timestamp, risk_category, "
-        "warnings"
+        "churn_probability, risk_category, model_version, prediction_id, prediction_timestamp"
     )
     assert texts["trust"] == "onnx: data only"
     assert "reproduced by the onnx engine, class bits, largest difference 0" in texts["golden rows"]
@@ -180,6 +180,22 @@ def test_the_table_shows_brackets_as_they_are() -> None:
     first, last = capture.get().splitlines()
     assert first.split() == ["warning", "x", "[red]x[/red],", "not", "[0.5].", "Say", "[1]."]
     assert last == "It can be served, with 1 warning."
+
+
+def test_a_finding_is_one_whole_line_in_a_pipe_and_wrapped_in_a_terminal() -> None:
+    text = f"imports {'sklearn.' * 9}Tree and no more"
+    report = Report([Finding("pickle", "ok", text), Finding("x", "refused", "y", "z.")])
+    piped, terminal = (Console(width=40, force_terminal=forced) for forced in (False, True))
+    with piped.capture() as lines:
+        show(report, piped)
+    with terminal.capture() as wrapped:
+        show(report, terminal)
+    assert lines.get().splitlines() == [
+        f"ok       pickle  {text}", "refused  x       y. z.",
+        "Serving would refuse it: 1 refused.",
+    ]  # fmt: skip
+    assert "…" not in wrapped.get()
+    assert max(map(len, Text.from_ansi(wrapped.get()).plain.splitlines())) <= 40
 
 
 @pytest.mark.parametrize(

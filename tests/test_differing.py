@@ -1,6 +1,7 @@
 """`tabserve diff`: what is another between two artefacts, and the exit code."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -29,6 +30,9 @@ def test_a_breaking_change_ends_with_2_and_is_told(repository: Path, tmp_path: P
     )
     shown = CliRunner().invoke(main, ["diff", str(repository), str(other)])
     assert "breaking output.churn_probability: removed" in shown.output
+    assert "model  Pipeline(RandomForestClassifier)  Pipeline(" in re.sub(
+        " {2,}", "  ", shown.output
+    )
 
 
 def test_what_cannot_be_loaded_is_told(repository: Path, tmp_path: Path) -> None:

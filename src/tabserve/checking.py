@@ -5,13 +5,12 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
-from tabserve import carried, libraries, pickles, repository, trial
+from tabserve import carried, libraries, pickles, repository, telling, trial
 from tabserve.artifact import Artifact, Manifest, Tried
 from tabserve.errors import ArtifactError, UntrustedModel
-from tabserve.output import Renderer
+from tabserve.output import COMMON_FIELDS, WARNINGS, Renderer
 from tabserve.parity import cpu_model
 from tabserve.trial import Trial
 
@@ -85,7 +84,7 @@ def check(path: str, *, allow_pickle: bool = False, allow_code: bool = False) ->
     report = Report()
     report.ok("artefact", f"{manifest.name} {manifest.version} at {artifact.folder}")
     report.ok("model", f"{manifest.model_type}, {_features(manifest)}")
-    report.ok("answer", ", ".join(sorted(_answer_fields(manifest))))
+    report.ok("answer", ", ".join(_answer_fields(manifest)))
     report.ok("trained", manifest.training_date.isoformat(timespec="seconds"))
     for metric in manifest.metrics:
         report.ok(metric.name, f"{metric.value:.6g} on {metric.data}")
@@ -104,13 +103,11 @@ def refusal(error: ArtifactError) -> Report:
 
 
 def show(report: Report, console: Console) -> None:
-    table = Table(box=None, show_header=False, pad_edge=False)
+    rows = []
     for found in report.findings:
-        colour = _COLOURS[found.verdict]
-        # As Text: a feature's name in brackets is no markup.
         told = f"{found.text.rstrip('.')}. {found.mend}" if found.mend else found.text
-        table.add_row(Text(found.verdict, colour), Text(found.subject), Text(told))
-    console.print(table)
+        rows.append((Text(found.verdict, _COLOURS[found.verdict]), Text(found.subject), Text(told)))
+    telling.show_columns(rows, console)
     console.print(Text(report.verdict, _COLOURS[_WORST[report.exit_code]]))
 
 
@@ -130,7 +127,10 @@ def _features(manifest: Manifest) -> str:
 
 
 def _answer_fields(manifest: Manifest) -> tuple[str, ...]:
-    return Renderer(manifest.targets, manifest.output).fields
+    """In the order of an answer."""
+    renderer = Renderer(manifest.targets, manifest.output)
+    warnings = (WARNINGS,) if manifest.signature.may_warn else ()
+    return (*renderer.own_fields, *COMMON_FIELDS, *warnings)
 
 
 def _check_files(artifact: Artifact, report: Report) -> None:
@@ -212,7 +212,7 @@ def _check_model(artifact: Artifact, report: Report, allow_pickle: bool, allow_c
         report.ok("memory", _memory(found))
     report.ok("load", f"{found.load_s:.2f} s until it can answer")
     report.ok("one row", f"{found.row_us:,.0f} µs now")
-    report.ok("batch", f"{found.batch_us:,.0f} µs for {found.batch_rows} rows now")
+    report.ok("batch", f"{found.batch_us:,.0f} µs for {found.batch_rows:,} rows now")
 
 
 def _memory(found: Trial) -> str:

@@ -5,10 +5,9 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
-from tabserve import compatibility, parity, repository
+from tabserve import compatibility, parity, repository, telling
 from tabserve.artifact import Artifact
 from tabserve.errors import ArtifactError
 from tabserve.types import Array, Outputs
@@ -139,21 +138,23 @@ def _is_equal(answers: Answers) -> bool:
 
 
 def show(found: Differences, console: Console) -> None:
-    table = Table(box=None, pad_edge=False)
-    for heading in ("", "first", "second"):
-        table.add_column(heading)
+    rows = [(Text(""), Text("first", "bold"), Text("second", "bold"))]
     for name, (one, other) in found.facts.items():
         style = "" if one == other else "yellow"
-        table.add_row(Text(name), Text(one, style), Text(other, style))
-    console.print(table)
+        rows.append((Text(name), Text(one, style), Text(other, style)))
+    telling.show_columns(rows, console)
+    lines = []
     for change in found.changes:
         colour = "red" if change.breaking else "yellow"
         word = "breaking" if change.breaking else "change"
-        console.print(Text(word, colour), Text(f"{change.place}: {change.text}"))
+        lines.append(Text.assemble((word, colour), f" {change.place}: {change.text}"))
     for answers in found.answers:
         other = "second" if answers.rows == "first" else "first"
-        console.print(Text(f"The {other} on the golden rows of the {answers.rows}: "
-                           f"{_sentence(answers)}"))  # fmt: skip
+        lines.append(
+            Text(f"The {other} on the golden rows of the {answers.rows}: {_sentence(answers)}")
+        )
+    for line in lines:
+        console.print(line, soft_wrap=not console.is_terminal)
 
 
 def _sentence(answers: Answers) -> str:

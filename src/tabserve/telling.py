@@ -1,14 +1,18 @@
-"""What TabServe is doing, told on standard error while it does it: a line for each step, or one
-that is renewed where there is a terminal.
+"""What commands tell. While they do something, on standard error: a line for each step, or one
+that is renewed where there is a terminal. What they found, in columns.
 """
 
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:  # a server starts without them
+    from rich.console import Console
+    from rich.text import Text
 
 _logger = logging.getLogger("tabserve")
 
@@ -53,3 +57,23 @@ class _Telling(logging.Handler):
             self._renew(Text(text))
         else:
             click.echo(text, err=True)
+
+
+def show_columns(rows: Sequence[Sequence["Text"]], console: "Console") -> None:
+    """In a terminal each column is wrapped in itself. Elsewhere each row is one line, whole, for
+    grep and the log of a pipeline.
+    """
+    from rich.table import Column, Table
+    from rich.text import Text
+
+    if console.is_terminal:
+        columns = [Column(overflow="fold") for _ in rows[0]]
+        table = Table(*columns, box=None, show_header=False, pad_edge=False)
+        for row in rows:
+            table.add_row(*row)
+        console.print(table)
+        return
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        cells = [cell.plain.ljust(width) for cell, width in zip(row, widths, strict=True)]
+        console.print(Text("  ".join(cells).rstrip()), soft_wrap=True)

@@ -19,7 +19,8 @@ _MAX_BAR = 50  # characters
 def announce(plan: Plan, console: Console) -> None:
     """Say what begins now."""
     console.print(
-        Text(f"{plan.url}{plan.predict_path}: {figures.load(plan)}, {plan.duration_s:g} s")
+        Text(f"{plan.url}{plan.predict_path}: {figures.load(plan)}, {plan.duration_s:g} s"),
+        soft_wrap=True,
     )
 
 
