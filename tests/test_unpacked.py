@@ -194,6 +194,7 @@ def test_a_function_that_is_named_to_serve_may_run(
     ({"path": "absent.ubj"}, "Cannot read the model absent.ubj"),
     ({"path": "absent.ubj", "reload": True}, "--reload needs a packed model"),
     ({"path": "models", "data": "rows.csv"}, "a model that is not packed"),
+    ({"path": "models", "target": "churn"}, "--target names the target of a model that is not"),
 ])  # fmt: skip
 def test_what_cannot_be_served_at_once_is_told(flags: Any, message: str) -> None:
     with pytest.raises((InvalidSettings, OperatorError), match=message):

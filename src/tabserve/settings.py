@@ -117,14 +117,14 @@ class Settings(BaseModel):
     framework: Literal["fastapi", "flask"] = _setting(
         "fastapi", "fastapi is the asynchronous server; flask runs under gunicorn."
     )
-    reload: bool = _setting(False, "Start anew when the user's code or the artefact changes.")
+    reload: bool = _setting(False, "Start anew when your code or the artefact changes.")
     request: str | None = _setting(
-        None, "The user's own pydantic request class, as module:Class; of several models that of "
+        None, "Your own pydantic request class, as module:Class; of several models that of "
         "the default one, or for each NAME=module:Class, separated by commas."
     )  # fmt: skip
     keys: str | None = _setting(
         None,
-        "File of API keys (see tabserve keys), or the keys as NAME:HASH,NAME:HASH.",
+        "File of API keys (see tabserve keys), or the keys as NAME:HASH,NAME:HASH:ROLE.",
         min_length=1,
     )
     key_tries: str = _setting(
@@ -140,7 +140,7 @@ class Settings(BaseModel):
     data: Path | None = _setting(
         None, "CSV with sample rows, where PATH is the file of a model that is not packed."
     )
-    target: str | None = _setting(None, "Column of those rows that holds the true answers.")
+    target: str | None = _setting(None, "Column of the rows of --data that holds the true answers.")
     docs: Literal["main", "admin", "off"] = _setting(
         "main", "Where /docs, /redoc and /openapi.json are: with the predictions, on the admin "
         "port, or nowhere."
@@ -165,7 +165,8 @@ class Settings(BaseModel):
         "a variable where it holds a password.", repr=False,
     )  # fmt: skip
     rate_limit_fallback: Literal["open", "closed"] = _setting(
-        "open", "While that is away: open admits requests uncounted, closed refuses them with 503."
+        "open",
+        "While the store is away: open admits requests uncounted, closed refuses them with 503.",
     )
     deadline: float = _setting(
         30.0,
@@ -179,7 +180,7 @@ class Settings(BaseModel):
         1000, "Requests that may wait for the model; past it the answer is 503.", "requests", ge=1
     )
     max_queue_rows: int = _setting(
-        100_000, "Rows of theirs together; past it the answer is 503.", "rows", ge=1
+        100_000, "Rows of these requests together; past it the answer is 503.", "rows", ge=1
     )
     max_wait: float = _setting(
         5.0, "A request that is expected to wait longer for the model is answered 503 at once.",
@@ -206,7 +207,7 @@ class Settings(BaseModel):
     )
     max_headers: int = _setting(100, "Headers of a request; past it the answer is 431.", ge=10)
     max_header_bytes: int = _setting(
-        32 * 2**10, "Size of them together; past it the answer is 431.", "bytes", ge=1024
+        32 * 2**10, "Size of the headers together; past it the answer is 431.", "bytes", ge=1024
     )
     receive_timeout: float = _setting(
         10.0, "Time in which the head of a request has to come, and again its body; past it the "

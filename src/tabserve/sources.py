@@ -101,7 +101,11 @@ def read_sample(path: Path, categories: Mapping[str, Collection[Any] | None]) ->
         frame = pd.read_csv(path)
         text = pd.read_csv(path, dtype=str, keep_default_na=False)
         header = pd.read_csv(path, dtype=str, keep_default_na=False, header=None, nrows=1).iloc[0]
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise PackError(f"Cannot read the sample data {path}: {error.strerror}.") from None
+    except UnicodeDecodeError:
+        raise PackError(f"Cannot read the sample data {path}: expected CSV in UTF-8.") from None
+    except ValueError as error:
         raise PackError(f"Cannot read the sample data {path}: {error}") from None
     repeated = sorted(set(header[header.duplicated()]) - {""})
     if repeated:  # pandas gives the second one another name

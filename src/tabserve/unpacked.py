@@ -9,7 +9,7 @@ from typing import Any
 from tabserve import mlflow, server, telling, temporary
 from tabserve.errors import InvalidSettings
 from tabserve.importing import imported
-from tabserve.settings import Settings
+from tabserve.settings import Settings, flag
 
 logger = logging.getLogger("tabserve")
 
@@ -21,10 +21,12 @@ def serve(flags: Mapping[str, Any]) -> int:
     """
     settings = Settings.load(**flags)
     if not _is_unpacked(settings.path):
-        if settings.data is not None:
-            raise InvalidSettings(
-                f"--data gives the sample rows of a model that is not packed; {settings.path} is."
-            )
+        for name, meaning in (("data", "sample rows"), ("target", "the target")):
+            if getattr(settings, name) is not None:
+                raise InvalidSettings(
+                    f"{flag(name)} names {meaning} of a model that is not packed; "
+                    f"{settings.path} is."
+                )
         return server.serve(flags)
     if settings.reload:
         raise InvalidSettings(f"--reload needs a packed model; pack {settings.path} first.")

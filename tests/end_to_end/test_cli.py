@@ -4,10 +4,11 @@ import re
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import click
 import joblib
 import orjson
 import pandas as pd
@@ -71,8 +72,32 @@ def test_every_command_has_help(command: list[str]) -> None:
     assert [run(*command, "-h").stdout] == [result.stdout]
 
 
-def test_no_commands_line_in_the_help_is_cut_short() -> None:
-    assert "..." not in run("--help").stdout.replace("[ARGS]...", "")
+@pytest.mark.parametrize("group", [[], ["keys"]], ids=str)
+def test_no_commands_line_in_the_help_is_cut_short(group: list[str]) -> None:
+    assert "..." not in run(*group, "--help").stdout.replace("[ARGS]...", "")
+
+
+def walked(command: click.Command, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:
+    """Every option of every command, with where it stands."""
+    if isinstance(command, click.Group):
+        for name, inner in command.commands.items():
+            yield from walked(inner, (*path, name))
+    for option in command.params:
+        if isinstance(option, click.Option):
+            yield " ".join((*path, *option.opts)), option
+
+
+def test_every_option_is_explained() -> None:
+    explained = {where: (option.help or "").partition("[")[0] for where, option in walked(main)}
+    assert [where for where, text in explained.items() if not text] == []
+
+
+def test_the_help_of_serve_tells_the_kind_and_the_default_of_a_setting() -> None:
+    text = " ".join(run("serve", "--help").stdout.split())
+
+    assert "--drain-delay FLOAT After SIGTERM requests are answered for so long" in text
+    assert "while /ready is 503. [default: 0.0 s]" in text
+    assert "--workers INTEGER Processes that answer requests. [default: 1]" in text
 
 
 def test_help_names_every_setting_of_serve() -> None:
@@ -166,9 +191,11 @@ def test_a_version_is_overwritten_only_where_that_is_said(folder: Path) -> None:
         (":model", [], "Cannot import :model"),
         ("json:loads", [], "fails on rows of its own sample data"),
         ("unfitted.joblib", ["--allow-pickle"], "LogisticRegression is not fitted"),
-        ("model.skops", ["--data", "missing.csv"], "Cannot read the sample data missing.csv"),
+        ("model.skops", ["--data", "missing.csv"],
+         "Cannot read the sample data missing.csv: No such file or directory.\n"),
         ("model.skops", ["--data", "empty.pkl"], "Cannot read the sample data empty.pkl"),
-        ("model.skops", ["--data", "model.joblib"], "Cannot read the sample data model.joblib"),
+        ("model.skops", ["--data", "model.joblib"],
+         "Cannot read the sample data model.joblib: expected CSV in UTF-8.\n"),
         ("model.skops", ["--data", "narrow.csv"], "lacks the column.*contract_type"),
         ("model.skops", ["--data", "header.csv"], "row"),
         ("model.skops", ["--target", "gone"], "no column 'gone'"),

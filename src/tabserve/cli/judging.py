@@ -11,7 +11,9 @@ from tabserve.errors import ArtifactError
 @click.command()
 @click.argument("path")
 @click.option("--allow-pickle", is_flag=True, help="Load a pickle in order to prove it.")
-@click.option("--allow-code", is_flag=True, help="Run the model's own modules to prove it.")
+@click.option(
+    "--allow-code", is_flag=True, help="Run the model's own modules in order to prove it."
+)
 @click.option("--json", "as_json", is_flag=True, help="The findings as JSON.")
 def check(path: str, allow_pickle: bool, allow_code: bool, as_json: bool) -> None:
     """Say what is inside PATH, and whether serving would take it.
@@ -40,7 +42,9 @@ def check(path: str, allow_pickle: bool, allow_code: bool, as_json: bool) -> Non
 @click.argument("first")
 @click.argument("second")
 @click.option("--allow-pickle", is_flag=True, help="Load pickles in order to compare answers.")
-@click.option("--allow-code", is_flag=True, help="Run the models' own modules for that.")
+@click.option(
+    "--allow-code", is_flag=True, help="Run the models' own modules in order to compare answers."
+)
 @click.option("--json", "as_json", is_flag=True, help="The differences as JSON.")
 def diff(first: str, second: str, allow_pickle: bool, allow_code: bool, as_json: bool) -> None:
     """Compare two artefacts.

@@ -53,9 +53,9 @@ def add_key(name: str, role: Any, expires: str | None, path: Path) -> None:
 @_expires
 @_keys_file
 def rotate_key(name: str, overlap: str, expires: str | None, path: Path) -> None:
-    """Make another key for NAME, of the same role, and show it, this once.
+    """Make NAME another key of the same role.
 
-    Both are taken until the time of overlap is over.
+    It is shown this once. Both are taken until the time of overlap is over.
     """
     from tabserve import auth
 
@@ -66,7 +66,10 @@ def rotate_key(name: str, overlap: str, expires: str | None, path: Path) -> None
 @keys.command("list")
 @_keys_file
 def list_keys(path: Path) -> None:
-    """Name the keys, their roles, when they were made and when they expire."""
+    """Name the keys and their roles.
+
+    And when they were made, and when they expire.
+    """
     from tabserve import auth
 
     for key in auth.read_keys(path):

@@ -18,8 +18,11 @@ import click
 @click.option("--keep", multiple=True, metavar="COLUMN", help="Copy a column of IN; repeatable.")
 @click.option("--request", metavar="MODULE:CLASS", help="Your own class; rows are read one by one.")
 @click.option("--allow-pickle", is_flag=True, help="Load a model that was packed as a pickle.")
-@click.option("--allow-code", is_flag=True, help="Run the user's own modules of the model.")
-@click.option("--processes", type=click.IntRange(1), help="[default: the CPUs there are]")
+@click.option("--allow-code", is_flag=True, help="Run the model's own modules.")
+@click.option(
+    "--processes", type=click.IntRange(1),
+    help="Processes that score. [default: one for each CPU there is]",
+)  # fmt: skip
 @click.option(
     "--chunk", type=click.IntRange(1), metavar="ROWS",
     help="Rows that are scored at once. [default: 131072, less with more than 16 features]",

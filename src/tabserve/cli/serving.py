@@ -21,18 +21,28 @@ def _serve_options(command: Callable[..., Any]) -> Callable[..., Any]:
         default = field.get_default()
         choices = [value for value in get_args(field.annotation) if isinstance(value, str)]
         unit = (field.json_schema_extra or {}).get("unit")  # type: ignore[union-attr]
-        shown = (
-            "" if default in (None, False, ()) else f" [default: {default}{' ' * bool(unit)}{unit}]"
-        )
+        # Not `in (False,)`, which 0.0 is too.
+        has_none = default is None or default is False or default == ()
+        shown = "" if has_none else f" [default: {default}{' ' * bool(unit)}{unit}]"
         extra: dict[str, Any] = (
             {"is_flag": True, "default": None}
             if field.annotation is bool
-            else {"type": click.Choice(choices) if choices else str}
+            else {"type": click.Choice(choices)}
+            if choices
+            else {"metavar": _metavar(field.annotation)}
         )
         command = click.option(flag(name), name, help=f"{field.description}{shown}", **extra)(
             command
         )
     return command
+
+
+def _metavar(annotation: Any) -> str:
+    types = (annotation, *get_args(annotation))
+    return next((word for kind, word in _METAVARS.items() if kind in types), "TEXT")
+
+
+_METAVARS = {int: "INTEGER", float: "FLOAT", Path: "PATH"}
 
 
 @click.command(
@@ -44,7 +54,7 @@ def serve(**flags: Any) -> None:
     """Serve PATH over HTTP.
 
     PATH is a version's folder, a name's folder, a repository, module:service, or a model that is
-    not packed: its file or module:attr.
+    not packed: its file or module:attr. Left out, it is models.
     """
     gc.disable()  # until what is served is there, see `server.starting.freeze`
     from tabserve import unpacked
@@ -57,7 +67,10 @@ def serve(**flags: Any) -> None:
 @click.argument("url")
 @click.option("--data", type=click.Path(path_type=Path), help="Rows: CSV, NDJSON or a JSON list.")
 @click.option(
-    "--key-file", type=click.File(), help="Holds the API key; or it is in TABSERVE_API_KEY."
+    "--key-file",
+    type=click.File(),
+    metavar="FILE",
+    help="Holds the API key; or it is in TABSERVE_API_KEY.",
 )
 @click.option(
     "-c", "--connections", type=click.IntRange(1, 4096), default=64, show_default=True,

@@ -22,7 +22,9 @@ def _repository(command: Callable[..., Any]) -> Callable[..., Any]:
 @_repository
 @click.option("--allow-breaking", is_flag=True, help="Even if it breaks clients of the live one.")
 @click.option("--allow-pickle", is_flag=True, help="Load a pickle in order to prove it.")
-@click.option("--allow-code", is_flag=True, help="Run the user's own modules in order to prove it.")
+@click.option(
+    "--allow-code", is_flag=True, help="Run the model's own modules in order to prove it."
+)
 def promote(
     name: str,
     version: str,
