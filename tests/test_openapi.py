@@ -209,10 +209,30 @@ def test_each_error_is_described_and_says_when_to_try_again(guarded: Document) -
 
 
 def test_a_prediction_may_end_in_these_ways(guarded: Document) -> None:
-    for path, own in (("/predict", []), ("/predict/batch", ["400"])):
+    for path in ("/predict", "/predict/batch"):
         assert list(guarded["paths"][path]["post"]["responses"]) == [
-            "200", *own, "401", "403", "413", "415", "422", "429", "500", "503", "504",
+            "200", "400", "401", "403", "408", "413", "415", "422", "429", "500", "503", "504",
         ]  # fmt: skip
+
+
+def test_a_batch_of_a_certain_version_takes_the_same_parameter(plain: Document) -> None:
+    path = "/models/churn/versions/{version}/predict/batch"
+    of_the_live, of_any = (
+        plain["paths"][place]["post"]["parameters"] for place in ("/predict/batch", path)
+    )
+
+    assert [parameter["name"] for parameter in of_any] == ["version", "on_error"]
+    assert of_any[1:] == of_the_live
+
+
+def test_with_names_for_the_server_others_are_refused_where_a_route_is_not_public(
+    repository: Path,
+) -> None:
+    document = document_of(repository, allowed_hosts=("api.example.org",))
+
+    refusing = {path for path, found in operations(document) if "421" in found["responses"]}
+    everything = {path for path, _ in operations(document)}
+    assert everything - refusing == {"/health", *(p for p in everything if p.endswith("/ready"))}
 
 
 @pytest.mark.parametrize(

@@ -16,8 +16,9 @@ _ERROR = {"$ref": "#/components/schemas/Error"}
 _PROBLEM = {"$ref": "#/components/schemas/Problem"}
 _INVALID_INPUT = {"$ref": "#/components/schemas/InvalidInput"}
 
-# What any route may answer, and what only routes with a key, a limit or a body may.
-_ANYWHERE: tuple[type[errors.TabserveError], ...] = (errors.Internal,)
+# What any route may answer, and what only routes with a key, a limit or a body may. 414 and 431
+# are left out: no request that is made from the document is so long.
+_ANYWHERE: tuple[type[errors.TabserveError], ...] = (errors.BadRequest, errors.Internal)
 _WITH_KEY = (
     errors.Unauthorized,
     errors.Forbidden,
@@ -25,8 +26,9 @@ _WITH_KEY = (
     errors.ModelNotReady,
 )
 _WITH_LIMIT = (errors.RateLimited,)
-_WITH_PARAMETERS = (errors.BadRequest,)
+_WITH_HOSTS = (errors.Misdirected,)
 _WITH_BODY = (
+    errors.ArrivedTooSlowly,
     errors.TooLarge,
     errors.UnsupportedMediaType,
     errors.InvalidInput,
@@ -44,13 +46,14 @@ def document(
     schemas: JSON,
     with_keys: bool,
     with_limits: bool,
+    with_hosts: bool,
     root_path: str = "",
 ) -> JSON:
     """OpenAPI 3.1. schemas: the components that the operations refer to."""
     paths: dict[str, JSON] = {}
     for route in routes:
         if route.operation is not None:
-            operation = _completed(route, with_keys, with_limits)
+            operation = _completed(route, with_keys, with_limits, with_hosts)
             paths.setdefault(route.path, {})[route.method.lower()] = operation
     found: JSON = {
         "openapi": "3.1.0",
@@ -117,7 +120,7 @@ def _renamed(document: JSON, taken: Iterable[str]) -> JSON:
     return renamed
 
 
-def _completed(route: Route, with_keys: bool, with_limits: bool) -> JSON:
+def _completed(route: Route, with_keys: bool, with_limits: bool, with_hosts: bool) -> JSON:
     operation = dict(route.operation or {})
     kinds = list(_ANYWHERE)
     if with_keys and not route.public:
@@ -125,10 +128,10 @@ def _completed(route: Route, with_keys: bool, with_limits: bool) -> JSON:
         operation["security"] = [{"ApiKey": []}]
     if with_limits and route.limited:
         kinds += _WITH_LIMIT
+    if with_hosts and not route.public:
+        kinds += _WITH_HOSTS
     if "requestBody" in operation:
         kinds += _WITH_BODY
-    if "parameters" in operation:
-        kinds += _WITH_PARAMETERS
     answers = {str(kind.status): error_answer(kind) for kind in kinds}
     operation["responses"] = dict(sorted({**answers, **operation["responses"]}.items()))
     return operation
@@ -155,6 +158,15 @@ def error_answer(kind: type[errors.TabserveError]) -> JSON:
         }
     return answer
 
+
+# Of a batch, also of one for a certain version.
+ON_ERROR: JSON = {
+    "name": "on_error",
+    "in": "query",
+    "description": "With report, a record that is wrong has its own error in place of its "
+    "prediction, and the others are predicted; else it refuses the batch.",
+    "schema": {"type": "string", "enum": ["refuse", "report"], "default": "refuse"},
+}
 
 # One problem, or one warning, with its place in the body.
 PROBLEM: JSON = {

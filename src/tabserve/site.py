@@ -88,6 +88,7 @@ class Site:
             schemas=schemas,
             with_keys=bool(self._settings.keys),
             with_limits=self._settings.rate_limit is not None,
+            with_hosts=bool(self._settings.allowed_hosts),
             root_path=root_path,
         )
         for extension in self.extensions:

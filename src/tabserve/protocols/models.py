@@ -9,7 +9,7 @@ from tabserve.errors import ModelNotReady, NotFound
 from tabserve.metrics import Metrics
 from tabserve.models import Models
 from tabserve.named import NamedModel
-from tabserve.openapi import error_answer
+from tabserve.openapi import ON_ERROR, error_answer
 from tabserve.responses import json_response
 from tabserve.rollout import has_labels
 from tabserve.routing import PREDICT, Route
@@ -124,7 +124,8 @@ def version_operations(named: NamedModel) -> Iterator[Route]:
         body = {"requestBody": {"required": True, "content": anything}}
         operations["POST", path] = _operation(f"As {path}, by this version", {}) | body
     for (method, path), operation in operations.items():
-        operation |= {"parameters": [parameter]}
+        own = [ON_ERROR] if path.endswith("/batch") else []
+        operation |= {"parameters": [parameter, *own]}
         operation["responses"]["404"] = error_answer(NotFound)
         is_open, is_limited = path == "/ready", method == "POST"
         yield Route(method, f"/versions/{{version}}{path}", _nothing, public=is_open,

@@ -6,7 +6,7 @@ from urllib.parse import parse_qsl
 
 from tabserve.admission import charged
 from tabserve.errors import BadRequest, InvalidInput, TabserveError
-from tabserve.openapi import PROBLEM
+from tabserve.openapi import ON_ERROR, PROBLEM
 from tabserve.output import Prediction
 from tabserve.predictor import Outcome
 from tabserve.responses import error_body, json_response, told
@@ -24,13 +24,6 @@ _WARNINGS: JSON = {
         "minItems": 1,
         "description": "What is unusual in the record; absent where nothing is.",
     }
-}
-_ON_ERROR: JSON = {
-    "name": "on_error",
-    "in": "query",
-    "description": "With report, a record that is wrong has its own error in place of its "
-    "prediction, and the others are predicted; else it refuses the batch.",
-    "schema": {"type": "string", "enum": ["refuse", "report"], "default": "refuse"},
 }
 
 
@@ -139,7 +132,7 @@ def routes(model: ServedModel) -> list[Route]:
                 },
                 [examples] if examples else [],
             )
-            | {"parameters": [_ON_ERROR]},
+            | {"parameters": [ON_ERROR]},
         ),
     ]
 
