@@ -4,6 +4,7 @@ import errno
 import os
 import signal
 import socket
+import time
 from collections.abc import Iterator
 from math import inf
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 from tabserve.metrics import Metrics
 from tabserve.server.starting import READY, REFUSED, STOPPING
 from tabserve.server.supervisor import Supervisor, _Child
+from tabserve.server.worker import ALIVE
 
 ENDED, RUNS = 1, 2  # the numbers of processes that there are not
 
@@ -62,3 +64,25 @@ def test_one_that_refuses_the_model_ends_all_unless_others_answer(
 
     assert supervisor._is_ending == (others != "answer")
     assert ENDED not in supervisor._children
+
+
+def test_a_worker_that_says_nothing_is_killed_unless_it_was_stopped_with_the_supervisor(
+    supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    killed: list[int] = []
+    now = time.monotonic()
+    monkeypatch.setattr(os, "kill", lambda pid, _: killed.append(pid))
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    ours, theirs = socket.socketpair()
+    theirs.close()
+    child = supervisor._children[RUNS] = _Child(RUNS, ours, hangs_at=inf)
+    supervisor._heard(child, ALIVE)
+
+    now += 3600  # Ctrl-Z, and `fg`
+    supervisor._kill_hanging()
+    assert killed == []
+
+    for _ in range(10):
+        now += 1
+        supervisor._kill_hanging()
+    assert (killed, child.replaced_for) == ([RUNS], "hanging")

@@ -34,6 +34,9 @@ _HANGING_S = 10.0
 # Not more often is a worker begun in the place of one that died.
 _AGAIN_S = 1.0
 _LOOK_S = 0.5
+# Between two looks no more time is taken to have passed for the workers: in more than that this
+# process was stopped itself, as by Ctrl-Z or with its container, and they most likely too.
+_MOST_PASSED_S = 2 * _LOOK_S
 # Beyond what a worker gives itself to stop.
 _PATIENCE_S = 10.0
 
@@ -46,7 +49,7 @@ _LOADED = "loaded"
 class _Child:
     """A worker as its parent sees it.
 
-    hangs_at: unless it says something before. replaced_for: why another one has its place, though
+    hangs_at: unless it says something before, by the supervisor's own clock. replaced_for: why another one has its place, though
     it may be there still.
     """
 
@@ -68,6 +71,8 @@ class Supervisor:
         self._run_folder = None if run_dir is None else RunFolder(run_dir)
         self._lacks_run_folder = False
         self._begun = 0.0  # the last of them
+        self._looked = time.monotonic()
+        self._now = 0.0  # seconds that workers had for saying something
 
     def run(self) -> int:
         """Until a signal ends it; gives back the exit code. Raises what refuses the model."""
@@ -123,7 +128,7 @@ class Supervisor:
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
             theirs.close()
-        child = _Child(pid, ours, hangs_at=self._begun + LOADING_S + _HANGING_S)
+        child = _Child(pid, ours, hangs_at=self._now + LOADING_S + _HANGING_S)
         if is_doorkeeper:  # the workers have its place, however long they take
             child.hangs_at, child.replaced_for = inf, _LOADED
         self._children[pid] = child
@@ -175,14 +180,13 @@ class Supervisor:
                     self._heard(key.data, said)
 
     def _heard(self, child: _Child, said: bytes) -> None:
-        now = time.monotonic()
         if not said:  # it is ending, or has ended
             self._selector.unregister(child.end)
         elif ENDING in said or STUCK in said:
-            child.hangs_at = now + self._stopping_s
+            child.hangs_at = self._now + self._stopping_s
             self._replace(child, "stuck" if STUCK in said else "ended")
         else:
-            child.hangs_at = now + _HANGING_S
+            child.hangs_at = self._now + _HANGING_S
 
     def _reap(self) -> None:
         for child in list(self._children.values()):
@@ -211,8 +215,10 @@ class Supervisor:
 
     def _kill_hanging(self) -> None:
         now = time.monotonic()
+        self._now += min(now - self._looked, _MOST_PASSED_S)
+        self._looked = now
         for child in self._children.values():
-            if now > child.hangs_at:
+            if self._now > child.hangs_at:
                 self._replace(child, "hanging")
                 os.kill(child.pid, signal.SIGKILL)
                 child.hangs_at = inf
