@@ -154,6 +154,14 @@ def test_rows_are_counted_together_or_not_at_all(limiter_of: Any) -> None:
     assert waits == [False, False, True, False, True, True]
 
 
+def test_a_limiters_file_has_all_its_space_from_the_beginning(tmp_path: Path) -> None:
+    """On a disk that is full by then, to count would end the process."""
+    limiter = RateLimiter(PER_MINUTE, tmp_path / "limits")
+    found = (tmp_path / "limits").stat()
+    assert 512 * found.st_blocks >= found.st_size > 0
+    limiter.close()
+
+
 def test_two_limiters_on_one_file_count_together(tmp_path: Path, clock: Clock) -> None:
     one, other = (RateLimiter(PER_MINUTE, tmp_path / "limits", clock) for _ in range(2))
 

@@ -1,3 +1,4 @@
+import errno
 import fcntl
 import json
 import os
@@ -11,8 +12,11 @@ import pytest
 from prometheus_client.mmap_dict import MmapedDict
 from prometheus_client.parser import text_string_to_metric_families
 
+from tabserve.errors import InvalidSettings
+from tabserve.limits import RateLimiter
 from tabserve.metrics import Metrics
-from tabserve.shared_metrics import METRICS_FOLDER_VARIABLE, SharedMetrics, counted_in
+from tabserve.settings import Rate
+from tabserve.shared_metrics import _KINDS, METRICS_FOLDER_VARIABLE, SharedMetrics, counted_in
 
 PATIENCE_S = 60
 
@@ -236,6 +240,43 @@ def test_what_was_counted_outlives_the_files_that_somebody_deletes(
     (family,) = shared.collect()
     assert [sample.value for sample in family.samples] == [5.0]
     own.close()
+
+
+def _reserved(file: Path) -> int:
+    """Bytes of it for which there is space on the disk."""
+    return 512 * file.stat().st_blocks
+
+
+def test_all_that_is_counted_has_its_space_before(shared: SharedMetrics, tmp_path: Path) -> None:
+    """On a disk that is full by then it would end the process."""
+    with counted_in(tmp_path):
+        metrics = Metrics()
+        metrics.rollout.largest_difference.labels("churn", "1", "2").set(1.0)
+        metrics.keep()
+    files = [*tmp_path.glob("*.db")]
+    assert {file.stem.rpartition("_")[0] for file in files} == set(_KINDS)
+    assert all(_reserved(file) >= file.stat().st_size > 0 for file in files)
+
+    own = MmapedDict(str(files[0]))
+    for i in range(500):  # to more than its half
+        own.write_value(json.dumps(["c", f"c_{i}", {}, "help" * 20]), 1.0, 0.0)
+    shared.keep([own])
+    assert _reserved(files[0]) >= 2 * own._capacity
+    own.close()
+
+
+def test_a_disk_that_is_full_is_told_in_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    told = r"^Cannot count in .*: No space left on device\.$"
+    with counted_in(tmp_path), pytest.raises(InvalidSettings, match=told):
+        Metrics()
+    with pytest.raises(InvalidSettings, match=told):
+        RateLimiter(Rate(1, 1), tmp_path / "limits")
 
 
 def test_nothing_is_told_where_the_folder_is_gone(tmp_path: Path) -> None:

@@ -12,9 +12,12 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
+from tabserve.errors import InvalidSettings
+from tabserve.mapped import reserve
 from tabserve.settings import Rate
 
 # A slot: the client's digest, when its window began (seconds), requests in it.
@@ -36,7 +39,8 @@ class Limiter(Protocol):
 class RateLimiter:
     """path: the file that the workers share; None counts in this process alone.
 
-    clock: monotonic, and the same for all processes of the machine.
+    clock: monotonic, and the same for all processes of the machine. Raises InvalidSettings where
+    the file cannot be made.
     """
 
     def __init__(
@@ -45,13 +49,9 @@ class RateLimiter:
         self.rate = rate
         self._clock = clock
         self._thread_lock = threading.Lock()  # file locks are between processes only
-        self._file = None if path is None else path.open("a+b")
         size = _N_SLOTS * _SLOT.size
-        if self._file is None:
-            self._slots = mmap.mmap(-1, size)
-        else:
-            self._file.truncate(size)
-            self._slots = mmap.mmap(self._file.fileno(), size)
+        self._file = None if path is None else _opened(path, size)
+        self._slots = mmap.mmap(-1 if self._file is None else self._file.fileno(), size)
 
     def admit(self, client: str, n: int = 1) -> float:
         """Count `n`; 0.0 if that is admitted, else the seconds until the next one may be. n: 0 asks
@@ -100,3 +100,14 @@ class RateLimiter:
             if age < oldest[1]:
                 oldest = (offset, age)
         return (oldest[0], now, 0)
+
+
+def _opened(path: Path, n_bytes: int) -> BinaryIO:
+    try:
+        with ExitStack() as unless_whole:
+            file = unless_whole.enter_context(path.open("a+b"))
+            reserve(file.fileno(), n_bytes)
+            unless_whole.pop_all()
+            return file
+    except OSError as error:
+        raise InvalidSettings(f"Cannot count in {path}: {error.strerror}.") from None

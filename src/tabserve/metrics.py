@@ -11,6 +11,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import choose_encoder
 
+from tabserve.errors import InvalidSettings
 from tabserve.shared_metrics import METRICS_FOLDER_VARIABLE, SharedMetrics
 
 logger = logging.getLogger("tabserve")
@@ -27,6 +28,12 @@ class Metrics:
     """One set for one service, in a registry of its own."""
 
     def __init__(self) -> None:
+        folder = os.environ.get(METRICS_FOLDER_VARIABLE)
+        self._shared = SharedMetrics(Path(folder)) if folder else None
+        try:
+            self._make_room()
+        except OSError as error:
+            raise InvalidSettings(f"Cannot count in {folder}: {error.strerror}.") from None
         self._registry = CollectorRegistry()
         own: dict[str, Any] = {"registry": self._registry}
         self.predictions = Counter(
@@ -77,8 +84,10 @@ class Metrics:
 
         self.rollout = RolloutMetrics(own)
         self._left: deque[tuple[Callable[[float], None], float]] = deque()
-        folder = os.environ.get(METRICS_FOLDER_VARIABLE)
-        self._shared = SharedMetrics(Path(folder)) if folder else None
+
+    def _make_room(self) -> None:
+        if self._shared is not None:
+            self._shared.make_room()
 
     def later(self, tell: Callable[[float], None], value: float) -> None:
         """For what a request tells: counting takes as long as reading the record, and no client
@@ -144,6 +153,7 @@ class Metrics:
         """Write anew what was deleted of the files in which this process counts. Raises OSError."""
         if self._shared is None:
             return
+        self._make_room()
         self.queue_depth._value.get()  # one that was forked opens files of its own
         largest: Any = self.rollout.largest_difference
         # One of each kind, which has a file for all of them.

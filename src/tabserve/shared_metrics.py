@@ -16,11 +16,17 @@ from prometheus_client.mmap_dict import MmapedDict
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 from prometheus_client.registry import Collector
 
+from tabserve.mapped import reserve
+
 # The name is prometheus-client's.
 METRICS_FOLDER_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 _LOCK = "lock"
 # In the place of a process, those that are no more; no process has this number.
 _PAST = "0"
+# What the names of a process' files begin with, by the kinds of metrics there are.
+_KINDS = ("counter", "histogram", "gauge_livesum", "gauge_livemax", "gauge_max")
+# Of each, from its beginning: some 500 series.
+_ROOM = 2**16
 
 
 @contextmanager
@@ -46,6 +52,7 @@ class SharedMetrics(Collector):
         self._folder = folder
         self._past: dict[Path, MmapedDict] = {}
         self._pid = os.getpid()  # of the process that folds
+        self._has_room = 0  # which process
 
     def collect(self) -> Iterable[Metric]:
         """As prometheus-client's own collector, which fails on a file that another worker has made
@@ -74,20 +81,30 @@ class SharedMetrics(Collector):
                     self._add(file, file.with_name(file.name.replace(f"_{pid}.db", f"_{_PAST}.db")))
                 file.unlink(missing_ok=True)
 
+    def make_room(self) -> None:
+        """For what this process will count, before it does. Raises OSError."""
+        if values.ValueClass._multiprocess and self._has_room != os.getpid():
+            for kind in _KINDS:
+                _reserve(f"{self._folder}/{kind}_{os.getpid()}.db")
+            self._has_room = os.getpid()
+
     def keep(self, own: Iterable[MmapedDict]) -> None:
         """Write anew what was deleted of the files in which this process counts, and of those of
-        the dead, where it folds. Raises OSError.
+        the dead, where it folds; and see that each has room to grow. Raises OSError.
         """
         past = self._past.values() if self._pid == os.getpid() else ()
         for file in {*own, *past}:
             if not os.path.exists(file._fname):  # noqa: PTH110 - looked at every second
                 _write_anew(file)
+            if 2 * file._used > file._capacity:
+                _reserve_more(file)
 
     def _add(self, file: Path, past: Path) -> None:
         is_maximum = file.name.startswith("gauge_max_")
         if past not in self._past:
-            self._past[past] = MmapedDict(str(past))  # type: ignore[no-untyped-call]
+            self._past[past] = _made(str(past))
         total = self._past[past]
+        _reserve_more(total)
         values = MmapedDict.read_all_values_from_file(str(file))  # type: ignore[no-untyped-call]
         for key, value, at, _ in values:
             before, _ = total.read_value(key)  # type: ignore[no-untyped-call]
@@ -114,12 +131,27 @@ def _write_anew(file: MmapedDict) -> None:
     """With what it holds: a mapping outlives the file. What another thread counts meanwhile is
     there once it counts the same again.
     """
-    made = MmapedDict(file._fname)  # type: ignore[no-untyped-call]
+    made = _made(file._fname)
     for key, value, at in file.read_all_values():  # type: ignore[no-untyped-call]
         made.write_value(key, value, at)  # type: ignore[no-untyped-call]
     deleted = file._f
     vars(file).update(vars(made))
     deleted.close()
+
+
+def _made(path: str) -> MmapedDict:
+    _reserve(path)
+    return MmapedDict(path)  # type: ignore[no-untyped-call]
+
+
+def _reserve(path: str) -> None:
+    with open(path, "ab") as file:  # noqa: PTH123 - prometheus-client's own names are text
+        reserve(file.fileno(), _ROOM)
+
+
+def _reserve_more(file: MmapedDict) -> None:
+    """It becomes twice as large when it is full."""
+    reserve(file._f.fileno(), 2 * file._capacity)
 
 
 def _is_filled(file: Path) -> bool:

@@ -49,8 +49,8 @@ _LOADED = "loaded"
 class _Child:
     """A worker as its parent sees it.
 
-    hangs_at: unless it says something before, by the supervisor's own clock. replaced_for: why another one has its place, though
-    it may be there still.
+    hangs_at: unless it says something before, by the supervisor's own clock. replaced_for: why
+    another one has its place, though it may be there still.
     """
 
     pid: int
@@ -163,6 +163,8 @@ class Supervisor:
             exit_code = REFUSED
             if not is_doorkeeper:  # a worker will find the same, and say it
                 refuse(error, REFUSED)
+        except OSError as error:  # such as a disk that is full: it is tried again
+            logger.error("A worker could not begin: %s", error)
         except BaseException:  # noqa: BLE001 - nothing of the parent's may run in the child
             traceback.print_exc()
         finally:
