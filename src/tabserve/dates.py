@@ -3,8 +3,7 @@
 from typing import Any
 
 from tabserve.errors import MissingExtra, PackError
-from tabserve.feature import MOMENTS
-from tabserve.validation import texts_of_moments
+from tabserve.moments import MOMENTS, texts_of_moments
 
 try:
     from pandas.api.types import pandas_dtype

@@ -11,11 +11,12 @@ from typing import Annotated, Any, Literal, Self, Union, get_args, get_origin
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from tabserve.coercion import plain
 from tabserve.errors import PackError
-from tabserve.feature import MOMENTS, Feature, Scalar, Type, Unknown
+from tabserve.feature import Feature, Scalar, Type, Unknown
+from tabserve.moments import MOMENTS, texts_of_moments
 from tabserve.request_class import input_names
 from tabserve.signature import Signature
-from tabserve.validation import plain, texts_of_moments
 
 # As a file, as what is in it, or as a request class.
 Declared = str | Path | Mapping[str, Any] | type[BaseModel]

@@ -7,11 +7,15 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
+from tabserve.moments import MOMENTS
 from tabserve.types import Array, Moment
 
 Scalar = bool | int | float | str
 Type = Literal["integer", "number", "boolean", "string", "datetime"]
 Unknown = Literal["refuse", "warn", "allow", "missing"]
+
+# Of values that may go to the model as they are; dates come as text.
+PYTHON_TYPES = {"integer": int, "number": float, "boolean": bool, "string": str}
 
 # The largest integer up to which every integer is a float64: IEEE 754, 53 bits of significand.
 EXACT_INTEGER_LIMIT = 2**53
@@ -21,9 +25,6 @@ LARGEST_ADMITTED = 2**63
 
 # Of a feature: a schema with more would be too large to read.
 MAX_CATEGORIES = 100_000
-
-# How dates are held: in UTC, and as finely as JSON's text is read.
-MOMENTS = np.dtype("datetime64[us]")
 
 
 class Feature(BaseModel):
@@ -150,7 +151,7 @@ class Feature(BaseModel):
         """Whether a value may go to the model as it is, at a glance; what may not is looked at in
         full.
         """
-        wanted: Any = _PYTHON_TYPES.get(self.type)
+        wanted: Any = PYTHON_TYPES.get(self.type)
         null = self.takes_null_silently
 
         def is_known(value: Any) -> bool:
@@ -207,6 +208,3 @@ class Feature(BaseModel):
 
 def _moment(moment: Any) -> np.datetime64 | None:
     return None if moment is None else np.datetime64(moment.replace(tzinfo=None), "us")
-
-
-_PYTHON_TYPES = {"integer": int, "number": float, "boolean": bool, "string": str}

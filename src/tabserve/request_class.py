@@ -19,8 +19,9 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
 
 from tabserve.errors import RequestClassError
+from tabserve.moments import ISO_DATE, ISO_PATTERN
 from tabserve.signature import Feature, Signature
-from tabserve.validation import ISO_DATE, ISO_PATTERN, range_text
+from tabserve.validation import range_text
 
 
 def class_of(signature: Signature) -> type[BaseModel]:

@@ -18,13 +18,13 @@ from tabserve.decoding import RecordDecoder
 from tabserve.errors import ModelNotReady, OperatorError
 from tabserve.lines import Lines
 from tabserve.metrics import Metrics
+from tabserve.moments import texts_of_moments
 from tabserve.output import WARNINGS, Renderer
 from tabserve.predictor import Outcome, Predictor
 from tabserve.records import Records
 from tabserve.repository import LoadedModel
 from tabserve.signature import Feature
 from tabserve.types import Array, Computation
-from tabserve.validation import texts_of_moments
 
 _LOADING = "The model is being loaded."
 

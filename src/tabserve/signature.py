@@ -7,10 +7,11 @@ from typing import Any, Literal, Self
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from tabserve.coercion import inexact_as_float, plain
 from tabserve.errors import InvalidInput
 from tabserve.feature import EXACT_INTEGER_LIMIT, LARGEST_ADMITTED, MAX_CATEGORIES, Feature, Scalar
 from tabserve.types import Columns, Values, n_rows
-from tabserve.validation import Checked, check, inexact_as_float, plain, problem
+from tabserve.validation import Checked, check, problem
 
 __all__ = [
     "EXACT_INTEGER_LIMIT", "LARGEST_ADMITTED", "MAX_CATEGORIES", "MAX_FEATURES", "Checked",

@@ -3,33 +3,18 @@
 Records of JSON, golden rows and columns of a file all come here, so that they meet the same rules.
 """
 
-import math
-import re
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
-from decimal import Decimal
-from enum import Enum
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
+from tabserve.coercion import Coerced, coerced
 from tabserve.errors import InputProblem
-from tabserve.feature import EXACT_INTEGER_LIMIT, MOMENTS, Feature
+from tabserve.feature import Feature
+from tabserve.moments import moment_of
 from tabserve.types import Array, Columns
-
-ISO_DATE = "Input should be a date or a date and time in ISO 8601, such as 2026-03-29T13:45:00Z"
-
-# A pattern for pydantic-core as well. Which days a month has is seen later.
-ISO_PATTERN = (
-    r"^[0-9]{4}-[0-9]{2}-[0-9]{2}"
-    r"([Tt ][0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{1,9})?)?([Zz]|[+-][0-9]{2}:?[0-9]{2})?)?$"
-)
-_ISO = re.compile(ISO_PATTERN)
-
-_NOT_EXACT = "Input is an integer beyond 2**53, which a float cannot hold exactly"
 
 
 @dataclass
@@ -68,7 +53,7 @@ def check(feature: Feature, values: Sequence[Any] | Array, found: Checked) -> No
     if not isinstance(values, np.ndarray) and all(map(feature.admits, values)):
         found.columns[feature.name] = feature.array(values)
         return
-    column = _typed(feature, values, found)
+    column = _Column(feature, coerced(feature, values), found)
     if feature.categories is not None and feature.unknown != "allow":
         column.meet_unknown()
     column.meet_missing()
@@ -79,37 +64,19 @@ def check(feature: Feature, values: Sequence[Any] | Array, found: Checked) -> No
     found.columns[feature.name] = column.as_taken()
 
 
-def plain(value: Any) -> Any:
-    """An enum's member as its value; anything else as it is."""
-    return value.value if isinstance(value, Enum) else value
-
-
-def inexact_as_float(value: Any) -> bool:
-    """Whether an integer of the JSON text would lose digits in a float feature."""
-    return type(value) is int and abs(value) > EXACT_INTEGER_LIMIT
-
-
 def problem(row: int, name: str, kind: str, message: str) -> InputProblem:
     return {"loc": (row, name), "msg": message, "type": kind}
 
 
-def texts_of_moments(moments: Array) -> list[str | None]:
-    """Dates as JSON has them, in UTC; None where missing."""
-    return [
-        None if moment is None else f"{moment.isoformat()}Z"
-        for moment in moments.astype(MOMENTS).tolist()
-    ]
-
-
 class _Column:
-    """values: int64, float64, bool, datetime64 or object, with a stand-in where missing or bad."""
-
-    def __init__(self, feature: Feature, values: Array, missing: Array, found: Checked) -> None:
+    def __init__(self, feature: Feature, given: Coerced, found: Checked) -> None:
         self.feature = feature
-        self.values = values
-        self.missing = missing
-        self.bad = np.zeros(len(values), dtype=bool)
+        self.values, self.missing, refused = given
+        self.bad = np.zeros(len(self.values), dtype=bool)
         self._found = found
+        for row, kind, message in refused:
+            self.bad[row] = True
+            found.problems.append(problem(row, feature.name, kind, message))
 
     def refuse(self, where: Array, kind: str, message: str) -> None:
         rows = np.flatnonzero(where & ~self.bad)
@@ -224,187 +191,3 @@ def _end_text(end: Any) -> str | None:
 
 def _ends(feature: Feature) -> tuple[Any, Any]:
     return feature.moments if feature.type == "datetime" else feature.bounds
-
-
-# From values of any type to the one array of the feature's.
-
-
-def _typed(feature: Feature, values: Sequence[Any] | Array, found: Checked) -> _Column:
-    if isinstance(values, np.ndarray):
-        masked = np.ma.getmaskarray(values) if isinstance(values, np.ma.MaskedArray) else None
-        array = np.asarray(values)
-        column = _typed_array(feature, array, masked, found)
-        if column is not None:
-            return column
-        values = _python_values(array, masked)
-    return _typed_values(feature, values, found)
-
-
-def _typed_array(
-    feature: Feature, array: Array, masked: Array | None, found: Checked
-) -> _Column | None:
-    """None where its values have to be looked at one by one."""
-    kind = array.dtype.kind
-    missing = np.zeros(len(array), dtype=bool) if masked is None else masked
-    if kind == "f":
-        missing = missing | np.isnan(array)
-    elif kind == "M":
-        missing = missing | np.isnat(array)
-    if feature.type == "number" and kind in "iuf":
-        column = _Column(feature, array.astype(np.float64), missing, found)
-        if kind != "f":
-            limit = EXACT_INTEGER_LIMIT
-            large = array > limit if kind == "u" else (array > limit) | (array < -limit)
-            column.refuse(large & ~missing, "number_type", _NOT_EXACT)
-        return column
-    if feature.type == "integer" and kind in "iuf":
-        return _integers(feature, array, missing, found)
-    if feature.type == "boolean" and kind == "b":
-        return _Column(feature, array, missing, found)
-    if feature.type == "datetime" and kind == "M":
-        return _Column(feature, array.astype(MOMENTS), missing, found)
-    if feature.type == "string" and kind == "U":
-        return _Column(feature, array.astype(object), missing, found)
-    if feature.type in ("integer", "number") and kind == "b":  # JSON's true is no number either
-        column = _Column(feature, np.zeros(len(array), _DTYPES[feature.type]), missing, found)
-        column.refuse(~missing, f"{feature.type}_type", f"Input should be a valid {feature.type}")
-        return column
-    return None
-
-
-def _integers(feature: Feature, array: Array, missing: Array, found: Checked) -> _Column:
-    # The first double and unsigned integer that no int64 holds is 2**63.
-    if array.dtype.kind == "i":
-        return _Column(feature, array.astype(np.int64), missing, found)
-    whole = np.ones(len(array), dtype=bool)
-    large = array >= 2**63
-    if array.dtype.kind == "f":
-        with np.errstate(invalid="ignore"):
-            whole = np.isfinite(array) & (np.floor(array) == array)
-            large = (np.abs(array) >= 2.0**63) & (array != -(2.0**63)) & whole
-    held = whole & ~large & ~missing
-    column = _Column(feature, np.where(held, array, 0).astype(np.int64), missing, found)
-    column.refuse(~whole & ~missing, "integer_type", "Input should be a valid integer")
-    least, largest = feature.bounds
-    column.refuse(large & ~missing, "out_of_range", f"Input should be from {least} to {largest}")
-    return column
-
-
-def _python_values(array: Array, masked: Array | None) -> list[Any]:
-    listed = array.astype(MOMENTS).tolist() if array.dtype.kind == "M" else array.tolist()
-    if masked is not None:
-        return [None if hidden else x for x, hidden in zip(listed, masked.tolist(), strict=True)]
-    return [None if value is None or value != value else value for value in listed]
-
-
-def _typed_values(feature: Feature, values: Sequence[Any], found: Checked) -> _Column:
-    """One by one, where they are not all of the type that stands for the feature's: pydantic may
-    have made of JSON, and a user's class of that, anything.
-    """
-    if set(map(type, values)) <= {_PLAIN.get(feature.type), type(None)}:
-        missing_values = np.fromiter((value is None for value in values), bool, len(values))
-        array = np.empty(len(values), dtype=_DTYPES[feature.type])
-        with suppress(OverflowError):  # more than int64 holds
-            array[:] = (
-                [_STAND_INS[feature.type] if value is None else value for value in values]
-                if missing_values.any()
-                else values
-            )
-            return _Column(feature, array, missing_values, found)
-    typed: list[Any] = []
-    missing: list[int] = []
-    problems: list[tuple[int, str, str]] = []
-    to_type, stand_in = _TYPED[feature.type], _STAND_INS[feature.type]
-    kind = "iso_date" if feature.type == "datetime" else f"{feature.type}_type"
-    for row, value in enumerate(values):
-        if value is None:
-            missing.append(row)
-            typed.append(stand_in)
-            continue
-        try:
-            typed.append(to_type(plain(value)))
-        except (TypeError, ValueError, OverflowError) as error:
-            problems.append((row, kind, str(error)))
-            typed.append(stand_in)
-    if feature.type == "integer":
-        least, largest = feature.bounds
-        for row, value in enumerate(typed):
-            if not -(2**63) <= value < 2**63:  # more than the array can hold
-                message = f"Input should be from {least} to {largest}"
-                problems.append((row, "out_of_range", message))
-                typed[row] = stand_in
-    array = np.empty(len(typed), dtype=_DTYPES[feature.type])
-    array[:] = typed
-    is_missing = np.zeros(len(typed), dtype=bool)
-    is_missing[missing] = True
-    column = _Column(feature, array, is_missing, found)
-    for row, kind, message in problems:
-        column.bad[row] = True
-        found.problems.append(problem(row, feature.name, kind, message))
-    return column
-
-
-def _integer(value: Any) -> int:
-    if isinstance(value, int):
-        return int(value)
-    if isinstance(value, float | Decimal) and math.isfinite(value) and value == int(value):
-        return int(value)
-    raise TypeError("Input should be a valid integer")
-
-
-def _number(value: Any) -> float:
-    if inexact_as_float(value):
-        raise ValueError(_NOT_EXACT)
-    if isinstance(value, int | float | Decimal):
-        return float(value)
-    raise TypeError("Input should be a valid number")
-
-
-def _boolean(value: Any) -> bool:
-    if isinstance(value, bool):
-        return value
-    raise TypeError("Input should be a valid boolean")
-
-
-def _string(value: Any) -> str:
-    if isinstance(value, str):
-        return str(value)
-    raise TypeError("Input should be a valid string")
-
-
-def moment_of(value: Any) -> datetime:
-    """In UTC, without saying so, as numpy has it; what names no offset is in UTC."""
-    try:
-        if isinstance(value, str) and _ISO.fullmatch(value):
-            value = datetime.fromisoformat(value.upper())
-        if isinstance(value, datetime):
-            return value if value.tzinfo is None else value.astimezone(UTC).replace(tzinfo=None)
-        if isinstance(value, date):
-            return datetime(value.year, value.month, value.day)
-    except (ValueError, OverflowError):
-        pass  # such as a 30th of February
-    raise TypeError(ISO_DATE)
-
-
-_PLAIN = {"integer": int, "number": float, "boolean": bool, "string": str}
-_TYPED: dict[str, Callable[[Any], Any]] = {
-    "integer": _integer,
-    "number": _number,
-    "boolean": _boolean,
-    "string": _string,
-    "datetime": moment_of,
-}
-_DTYPES: dict[str, Any] = {
-    "integer": np.int64,
-    "number": np.float64,
-    "boolean": np.bool_,
-    "string": object,
-    "datetime": MOMENTS,
-}
-_STAND_INS: dict[str, Any] = {
-    "integer": 0,
-    "number": 0.0,
-    "boolean": False,
-    "string": "",
-    "datetime": np.datetime64(0, "us"),
-}

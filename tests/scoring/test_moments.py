@@ -4,8 +4,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from tabserve.moments import moment_of
 from tabserve.scoring.moments import moments
-from tabserve.validation import moment_of
 
 TEXTS = [
     "2026-03-29", "2026-03-29T13:45", "2026-03-29 13:45:07", "2026-03-29T13:45:00Z",

@@ -6,9 +6,8 @@ from typing import Any
 import numpy as np
 
 from tabserve.errors import MissingExtra
-from tabserve.feature import MOMENTS
+from tabserve.moments import MOMENTS, moment_of
 from tabserve.types import Array
-from tabserve.validation import moment_of
 
 try:
     import pyarrow as pa
