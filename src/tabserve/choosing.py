@@ -72,8 +72,8 @@ def choose(
     parts: Parts,
     golden: GoldenRows,
     exactness: Exactness,
-    only_native: bool = False,
-    tolerance: float | None = None,
+    only_native: bool,
+    tolerance: float | None,
 ) -> Choice:
     """model: None where no graph can be made of it. original: the fitted model itself; packed: as
     it comes back out of its file.

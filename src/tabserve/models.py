@@ -31,9 +31,9 @@ class Models:
         path: Path,
         make: Make,
         *,
-        default: str | None = None,
-        run_dir: Path | None = None,
-        on_refused: Callable[[Exception], None] = lambda error: None,
+        default: str | None,
+        run_dir: Path | None,
+        on_refused: Callable[[Exception], None],
     ) -> None:
         self.make = make
         self.folders = Folders(path, run_dir)

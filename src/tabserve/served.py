@@ -5,7 +5,6 @@ import weakref
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from functools import partial
-from math import inf
 from typing import Any
 
 import numpy as np
@@ -37,7 +36,6 @@ class ServedModel:
     request_class: the user's own, or None for one made from the signature.
     workers: processes that share this machine's CPUs.
     stuck_after_s: of a call by when nobody waits for it any more.
-    on_refused: told of the error for which the model will never be served.
     Raises ArtifactError and RequestClassError for what the manifest alone shows.
     """
 
@@ -46,17 +44,16 @@ class ServedModel:
         artifact: Artifact,
         metrics: Metrics,
         *,
-        request_class: type[BaseModel] | None = None,
-        allow_pickle: bool = False,
-        allow_code: bool = False,
-        workers: int = 1,
-        max_queue: int = 1000,
-        max_queue_rows: int = 100_000,
-        max_wait_s: float = inf,
-        max_rows: int = 10_000,
-        max_depth: int = 64,
-        stuck_after_s: float = inf,
-        on_refused: Callable[[Exception], None] = lambda error: None,
+        request_class: type[BaseModel] | None,
+        allow_pickle: bool,
+        allow_code: bool,
+        workers: int,
+        max_queue: int,
+        max_queue_rows: int,
+        max_wait_s: float,
+        max_rows: int,
+        max_depth: int,
+        stuck_after_s: float,
     ) -> None:
         self.manifest = artifact.manifest
         self.renderer = Renderer(self.manifest.targets, self.manifest.output)
@@ -80,7 +77,8 @@ class ServedModel:
             "max_wait_s": max_wait_s,
         }
         self._stuck_after_s = stuck_after_s
-        self.on_refused = on_refused
+        # Told of the error for which the model will never be served.
+        self.on_refused: Callable[[Exception], None] = lambda error: None
         self.on_ready: Callable[[], None] = lambda: None
         self.pause: Callable[[], None] = lambda: None  # while it is loaded, again and again
         self.identity: Any = None  # of its files, where they may change: see repository.identity

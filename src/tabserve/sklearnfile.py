@@ -58,7 +58,7 @@ def modules(content: bytes, model_format: str) -> set[str]:
     return skopsfile.modules(content)
 
 
-def untrusted_types(content: bytes, own: frozenset[str] = frozenset()) -> list[str]:
+def untrusted_types(content: bytes, own: frozenset[str]) -> list[str]:
     skopsfile.check(content, "The model")
     try:
         found = skops.io.get_untrusted_types(data=content)

@@ -37,12 +37,6 @@ class Checked:
         good[[found["loc"][0] for found in self.problems]] = False
         return good
 
-    def good_columns(self) -> Columns:
-        """Of the rows without a problem, in their order."""
-        if not self.problems:
-            return self.columns
-        return {name: column[self.is_good] for name, column in self.columns.items()}
-
 
 def check(feature: Feature, values: Sequence[Any] | Array, found: Checked) -> None:
     """Adds the feature's column to `found`, with what is wrong or unusual in it.

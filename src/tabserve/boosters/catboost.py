@@ -21,7 +21,6 @@ _WITHOUT_EXP = frozenset(
     {"RMSE", "MAE", "Quantile", "MAPE", "Huber", "Lq", "Expectile", "MultiRMSE", "MultiQuantile"}
 )
 
-
 _CLASSIFIES = frozenset({"Logloss", "CrossEntropy", "MultiClass", "MultiClassOneVsAll"})
 
 
