@@ -11,7 +11,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import Pipeline
 
 import tabserve
-from tabserve import runtime, trial
+from tabserve import measuring, runtime
 from tabserve.artifact import Artifact
 from tabserve.checking import Finding, Report, check, show
 from tabserve.errors import ArtifactError
@@ -31,10 +31,10 @@ def pickled(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """A process of its own would import every library anew, for each test."""
 
-    def measured(artifact: Artifact, *, allow_pickle: bool, allow_code: bool) -> trial.Trial:
-        return trial.measured(artifact.folder, allow_pickle, allow_code)
+    def measured(artifact: Artifact, *, allow_pickle: bool, allow_code: bool) -> measuring.Measured:
+        return measuring.here(artifact.folder, allow_pickle, allow_code)
 
-    monkeypatch.setattr(trial, "run", measured)
+    monkeypatch.setattr(measuring, "apart", measured)
 
 
 here = pytest.mark.usefixtures("in_this_process")
@@ -161,7 +161,7 @@ def test_a_graph_costs_each_further_worker_less(folder: Path) -> None:
 def test_a_model_that_ends_its_process_is_refused(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trial.sys, "executable", "/bin/false")
+    monkeypatch.setattr(measuring.sys, "executable", "/bin/false")
     found = findings(folder)["loading"]
     assert (found.verdict, found.text) == (
         "refused", "The process that loaded it ended with code 1."

@@ -8,7 +8,7 @@ import pytest
 from sklearn.pipeline import Pipeline
 
 import tabserve
-from tabserve import checking, differing, trial
+from tabserve import checking, differing, measuring
 from tabserve.artifact import Artifact
 from tabserve.cli import main
 from tests import settings_page
@@ -54,7 +54,7 @@ def test_the_json_of_check_and_diff_has_the_documented_keys() -> None:
     page = (ROOT / "docs" / "trust.md").read_text()
     keys = {
         *checking.Report().to_json(),
-        *(f"measured.{key}" for key in trial.Trial.model_fields),
+        *(f"measured.{key}" for key in measuring.Measured.model_fields),
         *differing.Differences.model_fields,
         *(f"answers[].{key}" for key in differing.Answers.model_fields),
     }

@@ -7,12 +7,12 @@ from typing import Any, Literal
 from rich.console import Console
 from rich.text import Text
 
-from tabserve import carried, libraries, pickles, repository, telling, trial
+from tabserve import carried, libraries, measuring, pickles, repository, telling
 from tabserve.artifact import Artifact, Manifest, Tried
 from tabserve.errors import ArtifactError, UntrustedModel
+from tabserve.measuring import Measured
 from tabserve.output import COMMON_FIELDS, WARNINGS, Renderer
 from tabserve.parity import cpu_model
-from tabserve.trial import Trial
 
 Verdict = Literal["ok", "warning", "refused"]
 
@@ -39,7 +39,7 @@ class Report:
     """measured: of loading it, where it was loaded."""
 
     findings: list[Finding] = field(default_factory=list)
-    measured: Trial | None = None
+    measured: Measured | None = None
 
     def ok(self, subject: str, text: str) -> None:
         self.findings.append(Finding(subject, "ok", text))
@@ -194,7 +194,9 @@ def _check_model(artifact: Artifact, report: Report, allow_pickle: bool, allow_c
     manifest = artifact.manifest
     if report.exit_code == _EXIT_CODES["refused"]:
         return
-    report.measured = found = trial.run(artifact, allow_pickle=allow_pickle, allow_code=allow_code)
+    report.measured = found = measuring.apart(
+        artifact, allow_pickle=allow_pickle, allow_code=allow_code
+    )
     if found.refusal is not None:
         told = (found.text, _AS_PACKED) if found.refusal == "loading" else _parted(found.text)
         report.refuse(found.refusal, *told)
@@ -215,7 +217,7 @@ def _check_model(artifact: Artifact, report: Report, allow_pickle: bool, allow_c
     report.ok("batch", f"{found.batch_us:,.0f} µs for {found.batch_rows:,} rows now")
 
 
-def _memory(found: Trial) -> str:
+def _memory(found: Measured) -> str:
     """What a worker costs, and what another one beside it does."""
     told = f"a worker takes {found.worker_mib:.0f} MiB, {found.model_mib:.0f} of it for the model"
     if found.forked_mib is None:
@@ -266,7 +268,7 @@ def _tried(tried: Tried) -> str:
     )
 
 
-def _parity(manifest: Manifest, found: Trial) -> str:
+def _parity(manifest: Manifest, found: Measured) -> str:
     parity = manifest.parity
     drawn = ""
     if parity.n_hard_rows < parity.n_hard_rows_known:

@@ -31,7 +31,7 @@ _TIMED_CALLS = 5
 _ENOUGH_S = 0.5
 
 
-class Trial(BaseModel):
+class Measured(BaseModel):
     """refusal: "trust", "golden rows" or "loading" where it was not loaded, and `text` why.
 
     difference: the largest of the golden rows. load_s: seconds until it was proven.
@@ -55,27 +55,27 @@ class Trial(BaseModel):
     forked_mib: float | None = None
 
 
-def run(artifact: Artifact, *, allow_pickle: bool, allow_code: bool) -> Trial:
-    """Never raises for what the model does."""
+def apart(artifact: Artifact, *, allow_pickle: bool, allow_code: bool) -> Measured:
+    """In a process of its own. Never raises for what the model does."""
     flags = [str(int(allow_pickle)), str(int(allow_code))]
-    command = [sys.executable, "-m", "tabserve.trial", str(artifact.folder), *flags]
+    command = [sys.executable, "-m", "tabserve.measuring", str(artifact.folder), *flags]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     try:
         done = subprocess.run(  # noqa: S603 - this very program
             command, env=environment, capture_output=True, timeout=_PATIENCE_S
         )
     except subprocess.TimeoutExpired:
-        return Trial(refusal="loading", text=f"It was not loaded within {_PATIENCE_S} s.")
+        return Measured(refusal="loading", text=f"It was not loaded within {_PATIENCE_S} s.")
     lines = done.stdout.splitlines()
     if done.returncode != 0 or not lines:
         how = f"signal {-done.returncode}" if done.returncode < 0 else f"code {done.returncode}"
-        return Trial(refusal="loading", text=f"The process that loaded it ended with {how}.")
+        return Measured(refusal="loading", text=f"The process that loaded it ended with {how}.")
     # The last one: a library may print as well.
-    return Trial.model_validate(orjson.loads(lines[-1]))
+    return Measured.model_validate(orjson.loads(lines[-1]))
 
 
-def measured(folder: Path, allow_pickle: bool, allow_code: bool) -> Trial:
-    """What the process does."""
+def here(folder: Path, allow_pickle: bool, allow_code: bool) -> Measured:
+    """In this process, which is there for that alone."""
     from tabserve import connection, service, web  # noqa: F401 - what a worker holds beside it
     from tabserve.web import fastapi  # noqa: F401
 
@@ -94,16 +94,16 @@ def measured(folder: Path, allow_pickle: bool, allow_code: bool) -> Trial:
         began = time.perf_counter()
         loaded = finish()
     except UntrustedModel as error:
-        return Trial(refusal="trust", text=str(error))
+        return Measured(refusal="trust", text=str(error))
     except OperatorError as error:
-        return Trial(refusal="golden rows", text=str(error))
+        return Measured(refusal="golden rows", text=str(error))
     except Exception as error:  # noqa: BLE001 - whatever a library raises on this file
-        return Trial(refusal="loading", text=f"{type(error).__name__}: {error}")
+        return Measured(refusal="loading", text=f"{type(error).__name__}: {error}")
     load_s += time.perf_counter() - began
     after = _pss_mib()
     many = (rows * (_BATCH_ROWS // len(rows) + 1))[:_BATCH_ROWS]
     batch = parity.columns_of(artifact.manifest.signature, many)
-    return Trial(
+    return Measured(
         difference=loaded.difference,
         load_s=load_s,
         row_us=_least_us(loaded.engine, one),
@@ -178,4 +178,4 @@ def _forked_mib(finish: Callable[[], LoadedModel], row: Columns) -> float | None
 
 if __name__ == "__main__":
     folder, *allowed = sys.argv[1:]
-    print(measured(Path(folder), *(flag == "1" for flag in allowed)).model_dump_json())
+    print(here(Path(folder), *(flag == "1" for flag in allowed)).model_dump_json())
