@@ -19,6 +19,13 @@ def test_a_project_bears_its_name_everywhere(tmp_path: Path):
     assert "class MyShopRequest" in (folder / "my_shop_request.py").read_text()
 
 
+def test_its_dockerfile_mounts_the_folder_of_the_keys_which_a_revocation_replaces(tmp_path: Path):
+    text = (starting.start(tmp_path / "shop") / "Dockerfile").read_text()
+    assert "keys add alice --keys keys/keys.json" in text
+    assert "-v ./keys:/keys:ro" in text
+    assert ".json:" not in text
+
+
 def test_an_empty_folder_may_be_there_already(tmp_path: Path):
     (tmp_path / "empty").mkdir()
     starting.start(tmp_path / "empty", name="churn")
