@@ -36,6 +36,15 @@ def test_what_the_server_says_of_itself_has_no_key_and_keeps_its_lines() -> None
     assert found == "ERROR ts_*** failed: ValueError\n  File \\u001b[2K"
 
 
+def test_what_the_server_says_of_itself_has_a_time_as_the_log_has() -> None:
+    record = logging.LogRecord("tabserve", logging.INFO, "", 0, "ready", (), None)
+    record.created, record.msecs = 1795813728.357, 357.0
+
+    found = RedactingFormatter("%(asctime)s %(message)s").format(record)
+
+    assert found == "2026-11-27T21:08:48.357Z ready"
+
+
 LONG = "payments_of_the_last_30_days_average_amount_in_euro"
 
 

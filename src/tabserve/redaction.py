@@ -2,6 +2,7 @@
 
 import logging
 import re
+import time
 
 PREFIX = "ts_"  # of each key that `tabserve keys` makes
 # One with a letter or three left out is a secret too. Of as many random letters some are large and
@@ -43,7 +44,14 @@ def redacted_lines(text: str) -> str:
 
 
 class RedactingFormatter(logging.Formatter):
-    """For messages that may name what a client sent, such as the id of its request."""
+    """For messages that may name what a client sent, such as the id of its request.
+
+    Times are told as those of the log are, so that the two can be laid beside each other.
+    """
+
+    converter = staticmethod(time.gmtime)
+    default_time_format = "%Y-%m-%dT%H:%M:%S"
+    default_msec_format = "%s.%03dZ"
 
     def format(self, record: logging.LogRecord) -> str:
         return redacted_lines(super().format(record))

@@ -30,6 +30,7 @@ def test_a_stopping_server_answers_on_while_it_says_that_it_is_not_ready(
 
     assert [(a.status_code, a.headers.get("Connection")) for a in answers] == [(200, "close")] * 3
     assert server.get("/health").status_code == 200
+    assert server.output.count("Stopping on SIGTERM; ") == 1
     assert server.stop() == 128 + signal.SIGTERM  # a second one: at once
     server.assert_nothing_is_left()
 

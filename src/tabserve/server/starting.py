@@ -78,6 +78,12 @@ def started(service: "Service", exit_code: int) -> "Service":
     return service
 
 
+def tell_stopping(number: int) -> None:
+    """number: of the signal."""
+    name = signal.Signals(number).name
+    logger.info("Stopping on %s; what has been asked is answered first", name)
+
+
 def _make_places_for_files() -> None:
     """Linux makes more at the 256th, the 512th file and so on, and lets who opened it wait 15 ms,
     where there are threads: here nobody waits.

@@ -21,7 +21,15 @@ from typing import TYPE_CHECKING, NoReturn
 from tabserve.errors import OperatorError
 from tabserve.server.listening import Listener
 from tabserve.server.run_folder import RunFolder
-from tabserve.server.starting import LOADING_S, REFUSED, STOPPING, freeze, refuse, started
+from tabserve.server.starting import (
+    LOADING_S,
+    REFUSED,
+    STOPPING,
+    freeze,
+    refuse,
+    started,
+    tell_stopping,
+)
 from tabserve.server.worker import ENDING, STUCK, Worker
 
 if TYPE_CHECKING:
@@ -267,6 +275,8 @@ class Supervisor:
 
     def _stopped(self) -> int:
         """The exit code, once all workers have ended."""
+        if self._signals:
+            tell_stopping(self._signals[0])
         for listener in self._listeners:
             listener.socket.close()  # the workers' own are open still
         for child in self._children.values():

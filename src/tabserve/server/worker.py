@@ -15,7 +15,7 @@ from tabserve.connection import Connection, Door
 from tabserve.connections import Connections
 from tabserve.exchange import Turn
 from tabserve.server.listening import BACKLOG, Listener
-from tabserve.server.starting import STOPPING
+from tabserve.server.starting import STOPPING, tell_stopping
 
 if TYPE_CHECKING:
     from tabserve.service import Service
@@ -102,6 +102,7 @@ class Worker:
     def _stop_or_end_at_once(self, number: int) -> None:
         if self._told.is_set():
             os._exit(128 + number)
+        tell_stopping(number)
         self._told.set()
 
     def _beat(self, supervisor: socket.socket) -> None:
