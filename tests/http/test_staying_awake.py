@@ -1,4 +1,4 @@
-"""The turns of an event loop that requests are answered in."""
+"""For how long the event loop looks for what comes next before it sleeps."""
 
 from collections.abc import Callable
 

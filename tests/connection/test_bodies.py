@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tabserve.connection import Connection
 from tabserve.errors import TooLarge
-from tests.wire import (
+from tests.connection.wire import (
     MAX_BODIES,
     MAX_BODY,
     TOO_LONG_IN_CHUNKS,

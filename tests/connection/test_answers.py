@@ -10,16 +10,7 @@ from tabserve import connection
 from tabserve.exchange import Turn
 from tabserve.receiving import Bounds
 from tabserve.types import Request, Response
-from tests.wire import (
-    MAX_BODY,
-    Server,
-    Wire,
-    answers,
-    on_a_wire,
-    post,
-    settled,
-    told,
-)
+from tests.connection.wire import MAX_BODY, Server, Wire, answers, on_a_wire, post, settled, told
 
 
 @on_a_wire

@@ -6,16 +6,7 @@ from math import inf
 import pytest
 
 from tabserve import connection
-from tests.wire import (
-    MAX_BODY,
-    Server,
-    Wire,
-    answers,
-    on_a_wire,
-    post,
-    settled,
-    told,
-)
+from tests.connection.wire import MAX_BODY, Server, Wire, answers, on_a_wire, post, settled, told
 
 
 @on_a_wire

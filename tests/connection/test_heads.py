@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tabserve.heads import KnownHeads
 from tabserve.receiving import Bounds
 from tabserve.types import Request
-from tests.wire import MAX_BODY, Server, Wire, answers, on_a_wire, post, settled, told
+from tests.connection.wire import MAX_BODY, Server, Wire, answers, on_a_wire, post, settled, told
 
 
 @on_a_wire
