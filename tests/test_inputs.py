@@ -8,7 +8,10 @@ import pandas as pd
 import pytest
 from catboost import CatBoostClassifier, CatBoostRegressor
 from sklearn.compose import ColumnTransformer, make_column_transformer
+from sklearn.decomposition import PCA
+from sklearn.impute import SimpleImputer
 from sklearn.pipeline import make_pipeline
+from sklearn.tree import DecisionTreeRegressor
 
 import tabserve
 from tabserve import repository
@@ -59,6 +62,8 @@ VALUE = random.normal(size=N_ROWS) + (CITIES == "Bonn") + (SIZES == 20) + EVERY[
         ({"type": "integer", "dtype": "int8"}, np.array([1]), pd.Series([1], dtype="int8")),
         ({"type": "integer", "dtype": "int64", "nullable": True}, np.array([1.0, np.nan]),
          pd.Series([1.0, np.nan])),
+        ({"type": "integer", "dtype": "int8", "nullable": True}, np.array([1.0]),
+         pd.Series([1], dtype="int8")),
         ({"type": "integer", "dtype": "Int64", "nullable": True}, np.array([1.0, np.nan]),
          pd.Series([1, None], dtype="Int64")),
         ({"type": "boolean", "dtype": "bool"}, np.array([True]), pd.Series([True])),
@@ -196,3 +201,16 @@ def test_the_steps_before_catboost_are_computed_once_for_label_and_probabilities
     monkeypatch.setattr(ColumnTransformer, "transform", counted)
     assert engine.predict({"double": [0.5], "objects": ["Bonn"]}).keys() == {"proba", "label"}
     assert calls == [1]
+
+
+def test_integers_that_are_imputed_are_computed_in_the_dtypes_of_the_training(
+    tmp_path: Path,
+) -> None:
+    """Of int8 and float32 scikit-learn makes float32, and of float64 and float32 a float64."""
+    rows = pd.DataFrame({"count": EVERY["small"], "size": EVERY["single"]})
+    model = make_pipeline(SimpleImputer(), PCA(2), DecisionTreeRegressor()).fit(rows, VALUE)
+    engine = native_engine(model, rows, tmp_path, engine="native")
+    missing = rows.assign(count=rows["count"].mask(MISSING))
+    for given in (rows, missing):
+        found = engine.predict({name: given[name].to_numpy() for name in given})
+        assert found["value"].tolist() == model.predict(given).tolist()

@@ -61,6 +61,7 @@ def test_values_become_the_array_of_the_features_type(
         (feature("integer"), 2**63, "out_of_range"),
         (feature("integer", nullable=True), 2**53 + 1, "out_of_range"),
         (feature("integer", dtype="int8"), 128, "out_of_range"),
+        (feature("integer", nullable=True, dtype="int8"), 128, "out_of_range"),
         (feature("integer", dtype="UInt8"), -1, "out_of_range"),
         (feature("number"), 2**53 + 1, "number_type"),
         (feature("number"), "1.5", "number_type"),

@@ -115,11 +115,12 @@ class Feature(BaseModel):
             dtype = np.dtype(self.dtype.lower())  # "Int64" of pandas holds what "int64" does
         except TypeError:  # a category, or an extension's dtype
             dtype = np.dtype(object)
-        if self.type == "integer" and (self.nullable or dtype.kind == "f"):  # a float64 in the end
-            return -EXACT_INTEGER_LIMIT, EXACT_INTEGER_LIMIT
         if self.type == "integer":
             integers = np.iinfo(dtype if dtype.kind in "iu" else np.int64)
-            return max(integers.min, -(2**63)), min(integers.max, 2**63 - 1)
+            least, largest = -(2**63), 2**63 - 1
+            if self.nullable or dtype.kind == "f":  # a float64 on the way
+                least, largest = -EXACT_INTEGER_LIMIT, EXACT_INTEGER_LIMIT
+            return max(integers.min, least), min(integers.max, largest)
         floats = np.finfo(dtype if dtype.kind == "f" else np.float64)
         return float(floats.min), float(floats.max)
 

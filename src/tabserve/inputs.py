@@ -128,6 +128,6 @@ def _as_trained(feature: Feature, column: Array) -> Any:
         return (dates.dt.tz_localize("UTC") if is_local else dates).astype(feature.dtype)
     if feature.dtype not in _NUMPY_DTYPES:
         return pd.Series(column, dtype=feature.dtype)
-    if feature.type == "integer" and feature.nullable:
+    if feature.type == "integer" and np.isnan(column).any():
         return column  # float64, as pandas itself reads integers some of which are missing
     return column.astype(feature.dtype, copy=False)
