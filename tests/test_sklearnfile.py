@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from sklearn.calibration import CalibratedClassifierCV
+from sklearn.compose import make_column_transformer
 from sklearn.ensemble import StackingClassifier
 from sklearn.feature_selection import SelectKBest, r_regression
 from sklearn.linear_model import LinearRegression
@@ -19,7 +20,7 @@ from sklearn.model_selection import (
 )
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.pipeline import FeatureUnion, make_pipeline
-from sklearn.preprocessing import FunctionTransformer, StandardScaler
+from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
 from sklearn.tree import DecisionTreeClassifier
 
 from tabserve import sklearnfile, trusted
@@ -71,6 +72,15 @@ def test_nor_does_a_union_of_frames() -> None:
     model = make_pipeline(union, TREE).set_output(transform="pandas").fit(ROWS, TARGET)
     loaded = sklearnfile.load(sklearnfile.dump(model, "skops"), "skops", allow_pickle=False)
     np.testing.assert_array_equal(loaded.predict_proba(ROWS), model.predict_proba(ROWS))
+
+
+def test_nor_does_a_step_without_columns_among_frames() -> None:
+    nothing = OneHotEncoder(drop="first", sparse_output=False)
+    columns = make_column_transformer((nothing, ["same"]), remainder="passthrough")
+    rows = ROWS.assign(same="everywhere")
+    model = make_pipeline(columns, TREE).set_output(transform="pandas").fit(rows, TARGET)
+    loaded = sklearnfile.load(sklearnfile.dump(model, "skops"), "skops", allow_pickle=False)
+    np.testing.assert_array_equal(loaded.predict_proba(rows), model.predict_proba(rows))
 
 
 def test_nor_does_a_class_that_every_row_has() -> None:

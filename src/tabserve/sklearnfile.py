@@ -84,7 +84,12 @@ def _listed_names(model: Any) -> Iterator[None]:
     meanwhile.
     """
     name = "_transformers_feature_names_out"
-    kept = [(step, getattr(step, name)) for step in estimators(model) if hasattr(step, name)]
+    # A ColumnTransformer has an array of the same name, which skops can write.
+    kept = [
+        (step, names)
+        for step in estimators(model)
+        if isinstance(names := getattr(step, name, None), list)
+    ]
     try:
         for step, names in kept:
             setattr(step, name, [list(of_one) for of_one in names])
