@@ -14,9 +14,10 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
 import tabserve
-from tabserve import carried, code_folder, repository
+from tabserve import carried, code_folder, repository, sources
 from tabserve.artifact import Artifact
 from tabserve.errors import ArtifactError, PackError, UntrustedModel
+from tests.forging import edit_manifest
 from tests.functions import described, doubled
 
 ROWS = pd.DataFrame({"age": [20.0, 30.0, 50.0, 60.0], "income": [1.0, 2.0, 4.0, 8.0]})
@@ -168,6 +169,42 @@ def test_what_a_server_cannot_import_is_told_before_anything_is_written(
     assert not (tmp_path / "models").exists()
 
 
+def test_a_pickle_that_refers_to_what_cannot_be_imported_says_what_to_do(
+    code: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with carried.importable(code_folder.read(code).files, code):
+        from steps import Times
+    of_a_script = type("Mine", (Times,), {"__module__": "__main__"})
+    monkeypatch.setattr(sys.modules["__main__"], "Mine", of_a_script, raising=False)
+    joblib.dump(of_a_script(), tmp_path / "script.joblib")
+    joblib.dump(Times(), tmp_path / "module.joblib")
+    monkeypatch.delattr(sys.modules["__main__"], "Mine")
+    forget()
+    for name, message in [
+        ("script", "refers to Mine in __main__, .* pack it with --code FOLDER"),
+        ("module", "refers to Times of the module steps, .* or pack with --code FOLDER"),
+    ]:
+        with pytest.raises(PackError, match=message):
+            sources.load_model(str(tmp_path / f"{name}.joblib"), allow_pickle=True)
+
+
+def test_a_pickle_is_loaded_with_modules_of_the_working_directory(
+    code: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    artifact = pack_pipeline(code, tmp_path / "models", format="joblib")
+    edit_manifest(artifact.folder, without_code)
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if path not in ("", str(code))])
+    with pytest.raises(ModuleNotFoundError):
+        repository.load(Artifact(artifact.folder), allow_pickle=True)
+    monkeypatch.chdir(code)
+    assert repository.load(Artifact(artifact.folder), allow_pickle=True).difference <= 1e-12
+
+
+def without_code(manifest: dict[str, Any]) -> None:
+    for name in [name for name in manifest["files"] if name.startswith("code/")]:
+        del manifest["files"][name]
+
+
 @pytest.mark.parametrize(("name", "message"), [
     ("json.py", "as Python itself"), ("a b.py", "no plain name"),
 ])  # fmt: skip
@@ -187,6 +224,7 @@ def test_modules_and_package_data_are_carried_and_what_is_left_out_is_told(
     for name in ("venv/pyvenv.cfg", "venv/x.py", "keys.json", "rows.csv", "notes.py", ".env",
                  "steps/api_key.txt", "steps/x.pem", "steps/data/x.json"):  # fmt: skip
         (code / name).write_text("")
+    pack(doubled, code / "models", code=code)
     (code / "steps" / "large.bin").write_bytes(bytes(code_folder.MOST_FILE_BYTES + 1))
     (code / "steps" / "passwd").symlink_to("/etc/passwd")
     (code / "steps" / "linked.txt").symlink_to("/etc/hostname")
@@ -199,6 +237,7 @@ def test_modules_and_package_data_are_carried_and_what_is_left_out_is_told(
         "steps/data/x.json",
     ]  # fmt: skip
     assert found.left_out == {
+        "models/m/1/": "installed or generated",
         "venv/": "installed or generated",
         "keys.json": "called as secrets are",
         "rows.csv": "no module, and not in a package",

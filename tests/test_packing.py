@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 import skops.io
 import threadpoolctl
+import xgboost
 from sklearn.base import clone
 from sklearn.cluster import DBSCAN
 from sklearn.compose import make_column_transformer
@@ -34,7 +35,7 @@ from tabserve import packing, repository, sources
 from tabserve.artifact import Artifact
 from tabserve.errors import NotReproduced, OperatorError, PackError, UntrustedModel
 from tests.estimators import ColumnReader, NanClassifier, minus_batch_mean
-from tests.functions import doubled
+from tests.functions import days_since, doubled
 
 ROWS = pd.DataFrame(
     {
@@ -184,6 +185,64 @@ def test_native_categories_of_a_category_column_are_served(tmp_path: Path) -> No
     features = artifact.manifest.signature.features
     assert [feature.categories for feature in features[2:]] == [("Bonn", "Kiel", "Ulm"), (1, 2, 3)]
     assert repository.load(artifact).difference <= 1e-12
+
+
+@pytest.mark.parametrize("name", ["m.txt", "m.ubj", "m.joblib"])
+def test_a_csv_has_the_categories_that_a_booster_was_fitted_on(name: str, tmp_path: Path) -> None:
+    rows = ROWS.assign(city=ROWS["city"].astype("category"), code=pd.Categorical([1, 2, 3] * 8))
+    rows = rows[["city", "income", "code", "age"]]
+    truth = [0, 0, 1, 1] * 6
+    if name == "m.ubj":
+        model: Any = xgboost.XGBClassifier(n_estimators=3, enable_categorical=True)
+        model.fit(rows, truth).save_model(tmp_path / name)
+    else:
+        model = lightgbm.LGBMClassifier(n_estimators=3, min_child_samples=2, verbose=-1)
+        model.fit(rows, truth)
+        if name == "m.txt":
+            model.booster_.save_model(tmp_path / name)
+        else:
+            joblib.dump(model, tmp_path / name)
+    path = tmp_path / "rows.csv"
+    rows.to_csv(path, index=False)
+    told: Any = {"target": None, "allow_pickle": True, "out": tmp_path, "name": "m"}
+    folder = packing.pack_from_files(str(tmp_path / name), path, version="1", **told)
+
+    signature = Artifact(folder).manifest.signature
+    found = {feature.name: feature.categories for feature in signature.features}
+    assert found == {
+        "city": ("Bonn", "Kiel", "Ulm"), "income": None, "code": (1, 2, 3), "age": None,
+    }  # fmt: skip
+    golden_rows = Artifact(folder).golden()
+    frame = pd.DataFrame(golden_rows.rows).astype({n: rows[n].dtype for n in rows})[[*rows]]
+    expected = model.predict_proba(frame)
+    assert np.abs(np.array(golden_rows.outputs["proba"]) - expected).max() <= 1e-12
+
+    rows.assign(city=["Rome", "Kiel"] * 12).to_csv(path, index=False)
+    with pytest.raises(PackError, match="has 'Rome' in city, which the model was not fitted on"):
+        packing.pack_from_files(str(tmp_path / name), path, version="2", **told)
+
+
+def test_dates_and_classes_that_a_csv_cannot_show_are_asked_for(tmp_path: Path) -> None:
+    rows = ROWS.assign(since=pd.Timestamp("2024-01-01"), churn=TARGET)
+    rows.to_csv(tmp_path / "rows.csv", index=False)
+    joblib.dump(make_pipeline(FunctionTransformer(days_since), LinearRegression()).fit(
+        rows[["since"]], rows["age"]), tmp_path / "dates.joblib")  # fmt: skip
+    lightgbm.LGBMClassifier(n_estimators=1, verbose=-1).fit(
+        NUMBERS, [0, 0, 1, 1] * 6
+    ).booster_.save_model(tmp_path / "m.txt")
+    for name, target, sentence in [
+        (
+            "dates.joblib",
+            None,
+            "given since as text: where that is a date, declare it one by --sig",
+        ),
+        ("m.txt", "churn", r"The classes of the model are 0, 1: .* a booster with --classes, or"),
+    ]:
+        with pytest.raises(PackError, match=sentence):
+            packing.pack_from_files(
+                str(tmp_path / name), tmp_path / "rows.csv", target=target, allow_pickle=True,
+                out=tmp_path, name="m", version="1",
+            )  # fmt: skip
 
 
 def test_an_estimator_without_records_of_its_input_gets_the_frame(tmp_path: Path) -> None:
@@ -353,7 +412,7 @@ def test_a_model_file_is_packed_and_a_pickle_only_when_allowed(tmp_path: Path, s
     ("spec", "content", "message"),
     [
         ("model.joblib", b"garbage", "it is no pickle"),
-        ("model.pkl", b"cno_such_module\nX\n.", "cannot be read"),
+        ("model.pkl", b"cno_such_module\nX\n.", "refers to X of the module no_such_module"),
         ("absent.joblib", None, "Cannot read the model"),
         ("model.h5", b"", "Expected a model as FILE.skops"),
         ("model.onnx", b"", "is no ONNX file"),

@@ -111,22 +111,31 @@ def refuse_unimportable(model: Any, names: frozenset[str]) -> None:
     Raises PackError where the model refers to what a server has no way to import.
     """
     for found in _references(model):
-        module, name = found.__module__, found.__qualname__
-        top = str(module).partition(".")[0]
-        if top in names:
-            continue
-        if module == "__main__" or "<" in name:
-            raise PackError(
-                f"The model refers to {name} in {module}, which a server cannot import. Move it "
-                "to the top level of a module, say features.py in a folder of its own, import it "
-                "from there, fit the model again, and pack it with --code FOLDER."
-            )
-        if not _can_be_imported(top):
-            raise PackError(
-                f"The model refers to {name} of the module {module}, which a server cannot "
-                "import: it is neither installed nor in the working directory. Install it, or "
-                "pack with --code FOLDER, the folder that it lies in."
-            )
+        _refuse_unimportable(str(found.__module__), found.__qualname__, names)
+
+
+def refuse_unimportable_imports(imports: Iterable[tuple[str, str]], names: frozenset[str]) -> None:
+    """imports: of a pickle, as module and name. As `refuse_unimportable`."""
+    for module, name in imports:
+        _refuse_unimportable(module, name, names)
+
+
+def _refuse_unimportable(module: str, name: str, names: frozenset[str]) -> None:
+    top = module.partition(".")[0]
+    if top in names:
+        return
+    if module == "__main__" or "<" in name:
+        raise PackError(
+            f"The model refers to {name} in {module}, which a server cannot import. Move it "
+            "to the top level of a module, say features.py in a folder of its own, import it "
+            "from there, fit the model again, and pack it with --code FOLDER."
+        )
+    if not _can_be_imported(top):
+        raise PackError(
+            f"The model refers to {name} of the module {module}, which a server cannot "
+            "import: it is neither installed nor in the working directory. Install it, or "
+            "pack with --code FOLDER, the folder that it lies in."
+        )
 
 
 def _can_be_imported(top: str) -> bool:

@@ -19,6 +19,7 @@ MOST_BYTES = 2**24
 
 # Folders that hold no module of the user's, by what lies in them or what they are called.
 _ENVIRONMENT = "pyvenv.cfg"
+_ARTEFACT = "manifest.json.sha256"
 _FOREIGN = re.compile(r"__pycache__|node_modules|site-packages|.*\.(egg-info|dist-info)")
 # Names of data that others should not read.
 _SECRET = re.compile(
@@ -103,7 +104,8 @@ def _judged(folder: Path) -> Iterator[tuple[str, str]]:
 
 def _is_foreign(folder: Path) -> bool:
     is_named_so = _FOREIGN.fullmatch(folder.name) is not None
-    return is_named_so or folder.is_symlink() or (folder / _ENVIRONMENT).exists()
+    is_made = (folder / _ENVIRONMENT).exists() or (folder / _ARTEFACT).exists()
+    return is_named_so or folder.is_symlink() or is_made
 
 
 def _why_not(path: Path, is_in_package: bool) -> str:

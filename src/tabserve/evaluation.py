@@ -36,7 +36,16 @@ def measure(outputs: Outputs, truth: Any, target: Target, data_name: str) -> lis
     try:
         values = _metrics(outputs, np.asarray(truth), target)
     except ValueError as error:
-        raise PackError(f"The model cannot be measured on the target: {error}") from error
+        hint = ""
+        if target.kind == "classes" and not {*np.asarray(truth).tolist()} <= {*target.classes}:
+            known = ", ".join(map(str, target.classes))
+            hint = (
+                f" The classes of the model are {known}: name them as the target does, for a "
+                "booster with --classes, or leave out the target."
+            )
+        raise PackError(
+            f"The model cannot be measured on the target: {str(error).rstrip('.')}.{hint}"
+        ) from error
     return [Metric(name=name, value=float(value), data=data_name) for name, value in values.items()]
 
 

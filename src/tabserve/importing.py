@@ -17,8 +17,7 @@ def imported(spec: str) -> Any:
     """
     module, _, attribute = spec.partition(":")
     try:
-        if not {"", str(Path.cwd())} & {*sys.path}:
-            sys.path.insert(0, "")
+        look_in_working_directory()
         return getattr(importlib.import_module(module), attribute)
     except OperatorError:
         raise
@@ -28,6 +27,12 @@ def imported(spec: str) -> Any:
         raise CannotImport(
             f"Cannot import {spec}: the module raises {type(error).__name__}: {error}."
         ) from error
+
+
+def look_in_working_directory() -> None:
+    """For modules, as `python -m` does."""
+    if not {"", str(Path.cwd())} & {*sys.path}:
+        sys.path.insert(0, "")
 
 
 def request_class(spec: str | None) -> type[BaseModel] | None:

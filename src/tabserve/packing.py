@@ -97,7 +97,7 @@ def pack(
     logger.info("Computing golden rows with %s", original.name_of_type)
     found = declaration.applied(original.signature(sample, unknown or {}, extra_fields))
     with original.computing():
-        with _on_its_own_sample():
+        with _on_its_own_sample(found):
             targets = original.targets(sample, target)
             parts = Renderer(targets, declared).parts
             engine_of_it = original.engine(found, targets, parts)
@@ -191,6 +191,7 @@ def _with_sample(
     data, data_name = sample, "input_example"
     if isinstance(sample, Path):
         data, data_name = sources.read_sample(sample, categories), sample.name
+        data = sources.with_categories(fitted, data)
     return pack(
         fitted, data=data, target=target, data_name=data_name, training_date=made,
         signature=signature, **options,
@@ -348,12 +349,18 @@ def _measured(
 
 
 @contextmanager
-def _on_its_own_sample() -> Iterator[None]:
+def _on_its_own_sample(signature: Signature) -> Iterator[None]:
     try:
         yield
     except OperatorError:
         raise
     except Exception as error:
+        texts = [f.name for f in signature.features if f.type == "string" and not f.categories]
+        hint = (
+            f". It was given {', '.join(texts)} as text: where that is a date, declare it one by "
+            "--signature."
+        )
         raise PackError(
             f"The model fails on rows of its own sample data: {type(error).__name__}: {error}"
+            + hint * bool(texts)
         ) from error

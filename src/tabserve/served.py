@@ -309,7 +309,12 @@ def refusal_sentence(error: Exception) -> str:
     """What the operator is told: never a traceback for what TabServe itself refused."""
     if isinstance(error, OperatorError):
         return str(error)
-    return f"The model cannot be loaded: {type(error).__name__}: {error}"
+    found = f"The model cannot be loaded: {type(error).__name__}: {error}"
+    if isinstance(error, ModuleNotFoundError):
+        found += (
+            ". Install it where the model is served, or pack the model again with --code FOLDER."
+        )
+    return found
 
 
 def _allows_null(schema: dict[str, Any]) -> bool:

@@ -10,6 +10,7 @@ import numpy as np
 from tabserve import boosters, compression, pickles, skopsfile
 from tabserve.errors import MissingExtra, UntrustedModel
 from tabserve.estimators import estimators
+from tabserve.importing import look_in_working_directory
 from tabserve.trusted import TRUSTED_TYPES
 
 try:
@@ -38,7 +39,7 @@ def load(
                 "it as skops, or say --allow-pickle if you trust the one who made it."
             )
         pickles.refuse_dangerous(content)
-        return joblib.load(compression.opened(content))
+        return _unpickled(content)
     untrusted = untrusted_types(content, own)
     if untrusted:
         raise UntrustedModel(
@@ -48,6 +49,17 @@ def load(
         )
     of_own = skops.io.get_untrusted_types(data=content) if own else []
     return skops.io.loads(content, trusted=[*TRUSTED_TYPES, *of_own])
+
+
+def _unpickled(content: bytes) -> Any:
+    """With modules of the working directory where it needs them, as for a function, which is
+    trusted no more.
+    """
+    try:
+        return joblib.load(compression.opened(content))
+    except ModuleNotFoundError:
+        look_in_working_directory()
+        return joblib.load(compression.opened(content))
 
 
 def modules(content: bytes, model_format: str) -> set[str]:

@@ -8,7 +8,8 @@ from typing import Any, cast, get_args
 import numpy as np
 from pydantic import BaseModel
 
-from tabserve import boosters, mlflow, sklearnfile
+from tabserve import boosters, mlflow, opcodes, sklearnfile
+from tabserve.carried import refuse_unimportable_imports
 from tabserve.declaration import Declared
 from tabserve.errors import ArtifactError, MissingExtra, OperatorError, PackError, WrongFormat
 from tabserve.feature import Unknown
@@ -16,6 +17,7 @@ from tabserve.importing import imported
 from tabserve.originals.function import Function
 from tabserve.originals.onnx_model import OnnxModel
 from tabserve.output import Output
+from tabserve.sample import fitted_names
 
 try:
     import pandas as pd
@@ -80,6 +82,8 @@ def _read_model(
     except OperatorError:
         raise
     except Exception as error:
+        if isinstance(error, (AttributeError, ImportError)) and _FORMATS.get(suffix) == "joblib":
+            refuse_unimportable_imports(opcodes.imported(content), own)
         raise PackError(
             f"The model {spec} cannot be read: {type(error).__name__}: {error}"
         ) from error
@@ -117,6 +121,25 @@ def read_sample(path: Path, categories: Mapping[str, Collection[Any] | None]) ->
             is_text = frame[name].notna() | text[name].isin(known)
             frame[name] = text[name].astype(object).where(is_text, np.nan)
     return frame
+
+
+def with_categories(model: Any, rows: Any) -> Any:
+    """rows: of a CSV, whose columns have no categories. Those of a booster have the ones that it
+    was fitted on. Raises PackError where there are others.
+    """
+    names = fitted_names(model, list(rows.columns)) if boosters.is_booster(model) else None
+    if names is None:
+        return rows
+    for name, values in zip(names, boosters.categories(model), strict=False):
+        if values and name in rows:
+            unknown = sorted(set(rows[name].dropna()) - set(values))
+            if unknown:
+                raise PackError(
+                    f"The sample data has {', '.join(map(repr, unknown[:5]))} in {name}, which the "
+                    "model was not fitted on; give it rows with its own categories."
+                )
+            rows[name] = pd.Categorical(rows[name], categories=values)
+    return rows
 
 
 def declared_output(

@@ -123,6 +123,15 @@ def exactness_of(booster: Any) -> Exactness:
     return exactness
 
 
+def categories(booster: Any) -> list[list[Any]]:
+    """By feature, those of pandas' dtype `category` that it was fitted on, in their order; none of
+    CatBoost, which takes text.
+    """
+    name = _library_name(booster)
+    found: list[list[Any]] = [] if name == "catboost" else _library(name).categories(booster)
+    return found
+
+
 class BoostedPipeline:
     """The steps before a booster, computed by scikit-learn, and the booster by its own library."""
 

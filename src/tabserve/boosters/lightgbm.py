@@ -68,6 +68,20 @@ def _objective(text: str) -> str:
     return found[1] if found else "none"
 
 
+def categories(model: Any) -> list[list[Any]]:
+    """Of all columns none, where the file does not say which of them have categories."""
+    listed = model.booster_.pandas_categorical or []
+    text = model.booster_.model_to_string(num_iteration=1)
+    found = re.search(r"^feature_infos=(.*)$", text, re.MULTILINE)
+    infos = found[1].split(" ") if found else []
+    # A range of numbers, categories by their places, or nothing of a column that never changed.
+    coded = [info != "none" and not info.startswith("[") for info in infos]
+    if sum(coded) != len(listed):
+        return []
+    of_coded = iter(listed)
+    return [next(of_coded) if is_coded else [] for is_coded in coded]
+
+
 class Predictor:
     label_is_argmax = True
     texts = None

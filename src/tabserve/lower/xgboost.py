@@ -4,11 +4,11 @@ import ctypes.util
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
 
+from tabserve.boosters.xgboost import listed_categories
 from tabserve.lower.ensemble import sum_of_leaves_in_float32
 from tabserve.lower.graph import CannotLower, Matrix
 from tabserve.lower.lowering import Lowering, Scores
@@ -121,7 +121,7 @@ def _raw(model: Any, learner: dict[str, Any], matrix: Matrix, lowering: Lowering
 def _input(learner: dict[str, Any], matrix: Matrix) -> str:
     """A category stands in it as its place among those of the training, as XGBoost has it."""
     places = [i for i, column in enumerate(matrix.columns) if column.vocabulary is not None]
-    known = _categories(_model(learner))
+    known = listed_categories(_model(learner))
     if not places or not any(known):
         return matrix.numbers()
     if not matrix.is_coded_by({i: values for i, values in enumerate(known) if values}):
@@ -137,19 +137,6 @@ def _model(learner: dict[str, Any]) -> dict[str, Any]:
     return model
 
 
-def _categories(model: dict[str, Any]) -> list[list[Any]]:
-    """By feature, those of the DataFrame that it was fitted on, which XGBoost keeps since 3.1."""
-    return [
-        _texts(one["values"], one["offsets"]) if "offsets" in one else one["values"]
-        for one in model.get("cats", {}).get("enc", [])
-    ]
-
-
-def _texts(values: list[int], offsets: list[int]) -> list[str]:
-    content = bytes(value & 0xFF for value in values)
-    return [content[start:end].decode() for start, end in pairwise(offsets)]
-
-
 def _base_margins(learner: dict[str, Any]) -> Array:
     """Shape (n_scores,). One number stands for all, and since version 3.1 there may be several."""
     text = learner["learner_model_param"]["base_score"].strip("[]")
@@ -161,7 +148,7 @@ def _trees(learner: dict[str, Any], margins: Array) -> list[Tree]:
     booster = learner["gradient_booster"]
     weights = booster.get("weight_drop")  # of dart
     model = _model(learner)
-    n_categories = [len(values) for values in _categories(model)]
+    n_categories = [len(values) for values in listed_categories(model)]
     trees = [
         _tree(tree, target, n_categories)
         for tree, target in zip(model["trees"], model["tree_info"], strict=True)
