@@ -113,9 +113,10 @@ class Keys:
                 "other text between these."
             )
         else:
-            self._path = Path(source)
+            path = Path(source)
             # Version first: a change in between is then seen the next time.
-            self._read = _version(self._path), _holders(self._path)
+            self._read = _version(path), _holders(path)
+            self._path = path.absolute()  # wherever the code of a model may go
 
     def holder(self, key: str | None, roles: Container[str] | None = None) -> str:
         """The name that the key was given to. roles: of which the key must have one; None for any.

@@ -29,11 +29,14 @@ class Folders:
         Raises ArtifactError where there is none.
         """
         folders = repository.name_folders(self.path)
-        if folders == [self.path]:
+        is_of_one_name = folders == [self.path]
+        # Wherever the code of a model may go; a path that is refused is told as it was given.
+        self.path = self.path.absolute()
+        if is_of_one_name:
             # The folder of a name may be called anything: it may be mounted.
             name = next(iter(known), None) or _name_in(self.path)
             return [(name, self.path)]
-        return [(folder.name, folder) for folder in folders]
+        return [(folder.name, folder.absolute()) for folder in folders]
 
     def state(self, name: str, folder: Path, others: Iterable[str]) -> Any:
         """Another one where something is to be done. others: versions that clients asked for."""

@@ -131,7 +131,7 @@ class Models:
         if self.folders.is_alone and self.named:
             yield from self.named.values()
         elif self.folders.is_alone:
-            artifact = Artifact(self.folders.path)
+            artifact = Artifact(self.folders.path.absolute())
             name, version = artifact.manifest.name, artifact.manifest.version
             model = self._first(artifact, name)
             yield NamedModel(name, self.folders.path.parent, model, version, None, (version,))

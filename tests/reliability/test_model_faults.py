@@ -1,16 +1,19 @@
 """A model that fails, or ends its process: who is hurt by it, and that no answers are mixed up."""
 
 import asyncio
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pandas as pd
 import pytest
 
 import tabserve
 from benchmarks.traffic import Answer, Client, run
+from tabserve import auth
 from tests.end_to_end.conftest import Server, poll
 from tests.reliability.test_workers import asked, replaced
 
@@ -34,6 +37,8 @@ def predict(columns):
         return 2 * x[:-1]
     if (x == -4).any():
         os._exit(7)
+    if (x == -5).any():
+        os.chdir("/")
     time.sleep(0.001)
     return 2 * x
 """
@@ -121,4 +126,23 @@ def test_a_model_that_ends_its_process_costs_what_that_worker_had_in_flight(
     assert counted[None] <= 3
     assert Counter(healthy)[None] <= 1
     assert replaced(server, "ended") == 1
+    assert server.stop() == 0
+
+
+def test_a_model_that_changes_the_working_directory_changes_nothing_else(
+    serve: Serve, models: Path, tmp_path: Path
+) -> None:
+    key = {"X-API-Key": auth.add_key(tmp_path / "keys.json", "ada", "admin")}
+    flags = ["--keys", "keys.json", "--run-dir", "run", "--admin-port", "0"]
+    server = serve("models", "--allow-code", "--supervise", *flags).wait_until_ready()
+    (admin,) = re.findall(r"Admin +(http://\S+)", server.output)
+
+    assert server.post("/predict", {"x": -5}, headers=key).status_code == 200
+    other = {"X-API-Key": auth.add_key(tmp_path / "keys.json", "bob")}
+
+    answer = server.post("/predict", {"x": 1.5}, headers=other)
+    assert (answer.status_code, answer.json()["prediction"]) == (200, 3.0)
+    assert server.get("/metrics", headers=key).text.count("tabserve_predictions_total{") == 1
+    looked = httpx.post(f"{admin}/models/f/reload", headers=key, trust_env=False)
+    assert (looked.status_code, looked.json()["live"]) == (200, "1")
     assert server.stop() == 0

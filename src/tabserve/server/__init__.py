@@ -118,13 +118,13 @@ def _shared_folder(settings: Settings) -> Iterator[Settings]:
         yield settings
         return
     given = settings.run_dir
-    with temporary.folder() if given is None else nullcontext(given) as folder:
+    with temporary.folder() if given is None else nullcontext(given.absolute()) as folder:
         run_folder = RunFolder(folder)
         try:
             run_folder.begin()
         except OSError as error:
             raise InvalidSettings(
-                f"Cannot use the run folder {folder}: {error.strerror}."
+                f"Cannot use the run folder {given or folder}: {error.strerror}."
             ) from None
         from tabserve import shared_metrics
 
