@@ -74,7 +74,10 @@ class Admission:
             _refuse_another_type(request.headers.get("content-type"), route.takes)
             if "content-encoding" in request.headers:
                 coding = request.headers["content-encoding"]
-                request.body = self.bounds.decoded(request.body, coding)
+                content = self.bounds.decoded(request.body, coding)
+                if request.grow is not None:
+                    request.grow(len(content) - len(request.body))
+                request.body = content
         return route.handler
 
     def _holder(self, request: Request, roles: frozenset[Role]) -> str:

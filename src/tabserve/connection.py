@@ -151,7 +151,7 @@ class Connection(asyncio.Protocol):
             self._unread += data
             self._transport.pause_reading()
         else:
-            self._refuse(Overloaded("The server holds as many requests as it may; try again."))
+            self._refuse(_too_many_bodies())
 
     def _read_on(self) -> None:
         data, self._unread = self._unread, b""
@@ -250,7 +250,7 @@ class Connection(asyncio.Protocol):
         if len(self._body) + len(part) > self._max_body:
             self._forget(self._bounds.body_too_large())
         elif not self._has_room(len(part)):
-            self._forget(Overloaded("The server holds as many bodies as it may; try again."))
+            self._forget(_too_many_bodies())
         else:
             self._hold(len(part))
             self._keep(part)
@@ -356,12 +356,19 @@ class Connection(asyncio.Protocol):
         self._n_held += n_bytes
         self._state.n_held += n_bytes
 
+    def _grow(self, n_bytes: int) -> None:
+        """The body of the request being answered, when its coding is taken off."""
+        if not self._has_room(n_bytes):
+            raise _too_many_bodies()
+        self._hold(n_bytes)
+        self._n_answering += n_bytes
+
     # From a request to its answer.
 
     def _begin(self, request: Request, stays: bool) -> None:
         self._is_head, self._stays = request.method == "HEAD", stays
         self.expires = self._unsent = inf
-        self._n_answering = len(request.body)
+        self._n_answering, request.grow = len(request.body), self._grow
         self._exchange = self._turn.begin(self._app.dispatcher(), request, self._answer)
 
     def _answer(self, response: Response) -> None:
@@ -419,6 +426,10 @@ class Connection(asyncio.Protocol):
     def _close_if_idle(self) -> None:
         if self._exchange is None and not self._queue and not self._is_receiving:
             self._transport.close()
+
+
+def _too_many_bodies() -> Overloaded:
+    return Overloaded("The server holds as many bodies as it may; try again.")
 
 
 @lru_cache(maxsize=256)

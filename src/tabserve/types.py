@@ -92,6 +92,8 @@ class Request:
     root_path: str = ""  # where the app is mounted
     query: str = ""  # what follows the question mark, as it was sent
     failure: Exception | None = None  # met while it was read; its answer
+    # Told by how many bytes the body grows, where bodies have a bound together; raises Overloaded.
+    grow: Callable[[int], None] | None = None
     # Set by the dispatcher before a handler sees the request:
     charge: "Charge | None" = None  # where the limit counts rows, and only the handler knows them
     request_id: str = ""

@@ -1,5 +1,6 @@
 """The bodies of the requests of a connection: how they come, and what is held of them."""
 
+import gzip
 import json
 from typing import Any
 
@@ -196,12 +197,34 @@ async def test_a_body_counts_until_its_answer(wire: Wire, server: Server) -> Non
     assert wire.state.n_held == 0
 
 
+ZIPPED = gzip.compress(b"a" * MAX_BODY)
+
+
+@on_a_wire
+async def test_of_a_gzip_body_that_counts_what_it_holds(wire: Wire, server: Server) -> None:
+    server.held.set_running_or_notify_cancel()
+    wires = [wire, Wire(server.core, wire.state), Wire(server.core, wire.state)]
+    for client in wires:
+        await client.send(post(ZIPPED, "Content-Encoding: gzip", path="/held"))
+
+    held = wire.state.n_held
+    (refused,) = answers(wires[2].sent)
+    wires[1].close()
+    server.held.set_result("at last")
+    await settled()
+
+    assert (held, told(refused)["error"], refused.stays) == (2 * MAX_BODY, "overloaded", True)
+    assert [answer.status for answer in answers(wire.sent)] == [200]
+    wires[2].close()
+
+
 # What a client may do, and how many requests it has then begun.
 STEPS: list[tuple[Any, int]] = [
     (post(b"a" * 60), 1),
     (post(b"a" * 60, path="/held"), 1),
     (post(b"a" * 60) + post(b"b" * 70), 2),
     (post(b"") * 82, 82),  # more than is read at once
+    (post(ZIPPED, "Content-Encoding: gzip", path="/held"), 1),
     (post(b"a" * 2 * MAX_BODY), 1),
     (post(b"a" * 60, "Expect: 100-continue"), 1),
     (post(b"a" * 60, "Upgrade: h2c", "Connection: upgrade"), 1),

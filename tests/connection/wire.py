@@ -15,7 +15,7 @@ from tabserve.logs import RequestLog
 from tabserve.metrics import Metrics
 from tabserve.receiving import Bounds
 from tabserve.responses import json_response
-from tabserve.routing import Route
+from tabserve.routing import JSON_TYPE, Route
 from tabserve.types import Pending, Request, Response
 
 MAX_BODY = 100
@@ -121,12 +121,15 @@ class Server:
             [
                 Route("POST", "/echo", self._echo),
                 Route("GET", "/echo", self._echo),
-                Route("POST", "/held", lambda request: Pending(self.held, json_response)),
+                Route("POST", "/held", self._hold, takes=JSON_TYPE),
             ],
             Admission(bounds=Bounds(max_body=MAX_BODY, max_bodies=MAX_BODIES)),
             metrics=Metrics(),
             log=RequestLog("off"),
         )
+
+    def _hold(self, request: Request) -> Pending:
+        return Pending(self.held, json_response)
 
     def _echo(self, request: Request) -> Response:
         self.seen.append(request)
