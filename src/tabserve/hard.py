@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -181,6 +181,19 @@ def _near(feature: Feature, values: Array) -> Array:
     return feature.array(values.astype(np.int64 if feature.type == "integer" else float).tolist())
 
 
+class _Crossing(NamedTuple):
+    """Thresholds that a column of an output passes while a feature goes through its range.
+
+    column: its place among those of the output that have thresholds.
+    """
+
+    feature: int
+    output: int
+    column: int
+    is_rising: bool
+    thresholds: Array
+
+
 class _Split:
     """What the trees see of one feature, all others being usual."""
 
@@ -201,37 +214,42 @@ class _Split:
         Second: how many rows the thresholds would have come to that were left out.
         """
         columns = [np.array(sorted(by_column), dtype=int) for by_column in splits]
-        first = self._seen(features, self._low[features], columns)
-        last = self._seen(features, self._high[features], columns)
-        sought = [
-            (features[i], output, columns[output][j], before[i, j], after[i, j], wanted)
-            for output, (before, after) in enumerate(zip(first, last, strict=True))
-            for i, j in zip(*np.nonzero(before != after), strict=True)
-            if len(
-                wanted := _within(
-                    splits[output][int(columns[output][j])], before[i, j], after[i, j]
-                )
-            )
-        ]
-        counts = [len(wanted) for *_, wanted in sought]
+        sought = self._sought(features, splits, columns)
+        counts = [len(one.thresholds) for one in sought]
         total = sum(counts)
         chosen = _drawn(np.arange(total), max(1, most // _ROWS_OF_A_THRESHOLD))
         owners = np.repeat(np.arange(len(sought)), counts)[chosen]
-        thresholds = np.concatenate([np.empty(0), *(wanted for *_, wanted in sought)])[chosen]
+        thresholds = np.concatenate([np.empty(0), *(one.thresholds for one in sought)])[chosen]
         found: dict[int, list[Array]] = {}
         for output in range(len(splits)):
-            mine = np.array([sought[owner][1] == output for owner in owners], dtype=bool)
+            mine = np.array([sought[owner].output == output for owner in owners], dtype=bool)
             if not mine.any():
                 continue
             of = [sought[owner] for owner in owners[mine]]
-            place = np.array([one[0] for one in of])
-            column = np.searchsorted(columns[output], [one[2] for one in of])
-            rising = np.array([one[4] > one[3] for one in of])
+            place = np.array([one.feature for one in of])
+            column = np.array([one.column for one in of])
+            rising = np.array([one.is_rising for one in of])
             ends = self._halved(output, place, column, columns, thresholds[mine], rising)
             for feature in np.unique(place):
                 found.setdefault(int(feature), []).extend(end[place == feature] for end in ends)
         left_out = (total - len(chosen)) * _ROWS_OF_A_THRESHOLD
         return {feature: np.concatenate(values) for feature, values in found.items()}, left_out
+
+    def _sought(
+        self, features: Array, splits: Sequence[Mapping[int, Array]], columns: list[Array]
+    ) -> list[_Crossing]:
+        """columns: of each output, those that have thresholds."""
+        first = self._seen(features, self._low[features], columns)
+        last = self._seen(features, self._high[features], columns)
+        found = []
+        for output, (before, after) in enumerate(zip(first, last, strict=True)):
+            for i, j in zip(*np.nonzero(before != after), strict=True):
+                thresholds = splits[output][int(columns[output][j])]
+                within = _within(thresholds, before[i, j], after[i, j])
+                if len(within):
+                    is_rising = bool(after[i, j] > before[i, j])
+                    found.append(_Crossing(features[i], output, j, is_rising, within))
+        return found
 
     def _halved(
         self,

@@ -73,22 +73,26 @@ def compare(
                 f"{wanted.shape}."
             )
         if wanted.dtype.kind == "f":
-            finite = np.isfinite(wanted)
-            with np.errstate(invalid="ignore"):  # infinity less infinity
-                difference = np.where(finite, np.abs(got - wanted), 0.0)
-            # A NaN is never within the class.
             allowed = _allowed(part, wanted, within, (golden or expected)[part])
-            wrong = ~(difference <= allowed) | (finite != np.isfinite(got))
-            largest = max(largest, float(difference[finite].max(initial=0.0)))
+            wrong, differences = _differing(wanted, got, allowed)
+            largest = max(largest, float(differences.max(initial=0.0)))
         else:
-            difference = None
-            wrong = got.astype(object) != wanted.astype(object)
+            wrong, differences = wanted.astype(object) != got.astype(object), None
         rows = wrong.reshape(len(wanted), -1).any(axis=1)
         if rows.any() and first is None:
             row = int(rows.argmax())
-            amount = None if difference is None else float(np.max(difference[row]))
+            amount = None if differences is None else float(np.max(differences[row]))
             first = Difference(row, part, wanted.tolist()[row], got.tolist()[row], amount)
     return Comparison(largest, first)
+
+
+def _differing(wanted: Array, got: Array, allowed: float | Array) -> tuple[Array, Array]:
+    """Where two arrays of floats are not the same number, and by how much they differ."""
+    finite = np.isfinite(wanted)
+    with np.errstate(invalid="ignore"):  # infinity less infinity
+        differences = np.where(finite, np.abs(got - wanted), 0.0)
+    # A NaN is never within the class.
+    return ~(differences <= allowed) | (finite != np.isfinite(got)), differences
 
 
 def _allowed(part: str, expected: Array, within: float, golden: Array) -> float | Array:

@@ -16,6 +16,31 @@ from tabserve.types import Pending, Request, Response
 
 JSON = dict[str, Any]
 
+# The schemas of what is sent and answered.
+_RECORD = {"$ref": "#/components/schemas/Record"}
+_BATCH: JSON = {
+    "oneOf": [
+        {"type": "array", "items": _RECORD, "minItems": 1},
+        {"$ref": "#/components/schemas/Columns"},
+    ]
+}
+_PREDICTION = {"$ref": "#/components/schemas/Prediction"}
+_PREDICTIONS: JSON = {
+    "type": "object",
+    "required": ["predictions", "count"],
+    "properties": {
+        "predictions": {
+            "type": "array",
+            "items": {"anyOf": [_PREDICTION, {"$ref": "#/components/schemas/RowError"}]},
+        },
+        "count": {"type": "integer", "minimum": 1},
+        "errors": {
+            "type": "integer",
+            "minimum": 0,
+            "description": "With on_error=report: how many rows have an error.",
+        },
+    },
+}
 _PROBLEM = {"$ref": "#/components/schemas/Problem"}
 _WARNINGS: JSON = {
     "warnings": {
@@ -81,10 +106,6 @@ def routes(model: ServedModel) -> list[Route]:
 
         return charged(request, reported.n_rows, go_on)
 
-    record, prediction = (
-        {"$ref": "#/components/schemas/Record"},
-        {"$ref": "#/components/schemas/Prediction"},
-    )
     examples = model.decoder.examples()
     return [
         Route(
@@ -94,7 +115,7 @@ def routes(model: ServedModel) -> list[Route]:
             limited=True,
             roles=PREDICT,
             takes=JSON_TYPE,
-            operation=_operation("Predict one record", record, prediction, examples),
+            operation=_operation("Predict one record", _RECORD, _PREDICTION, examples),
         ),
         Route(
             "POST",
@@ -106,30 +127,8 @@ def routes(model: ServedModel) -> list[Route]:
             takes=JSON_TYPE,
             operation=_operation(
                 "Predict a list of records, or columns, with one call of the model",
-                {
-                    "oneOf": [
-                        {"type": "array", "items": record, "minItems": 1},
-                        {"$ref": "#/components/schemas/Columns"},
-                    ]
-                },
-                {
-                    "type": "object",
-                    "required": ["predictions", "count"],
-                    "properties": {
-                        "predictions": {
-                            "type": "array",
-                            "items": {
-                                "anyOf": [prediction, {"$ref": "#/components/schemas/RowError"}]
-                            },
-                        },
-                        "count": {"type": "integer", "minimum": 1},
-                        "errors": {
-                            "type": "integer",
-                            "minimum": 0,
-                            "description": "With on_error=report: how many rows have an error.",
-                        },
-                    },
-                },
+                _BATCH,
+                _PREDICTIONS,
                 [examples] if examples else [],
             )
             | {"parameters": [ON_ERROR]},
