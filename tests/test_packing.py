@@ -362,7 +362,7 @@ def test_so_is_one_for_categories_that_are_numbers(tmp_path: Path, numbers: list
 
 
 def test_a_type_that_skops_must_not_load_is_named_and_joblib_is_the_way_out(tmp_path: Path) -> None:
-    model = make_pipeline(FunctionTransformer(minus_batch_mean), TREE).fit(NUMBERS, TARGET)
+    model = make_pipeline(FunctionTransformer(minus_batch_mean), clone(TREE)).fit(NUMBERS, TARGET)
     with pytest.raises(
         UntrustedModel, match=r"tests\.estimators\.minus_batch_mean.*--format joblib"
     ):

@@ -189,8 +189,8 @@ def _version(path: Path) -> tuple[int, int, int]:
         found = path.stat()
     except OSError as error:
         raise InvalidSettings(
-            f"Cannot read the keys in {path}: {error.strerror}. Make one with: "
-            f"tabserve keys add NAME --keys {path}"
+            f"Cannot read the keys in {path}: {error.strerror}. Make one with "
+            f"tabserve keys add NAME --keys {path}."
         ) from None
     return found.st_mtime_ns, found.st_size, found.st_ino
 

@@ -108,7 +108,7 @@ def name_folders(path: Path) -> list[Path]:
     if not folders:
         raise ArtifactError(
             f"Expected a packed model at {path} (a folder with a {MANIFEST}, NAME/VERSION below "
-            "it, or VERSION below it), found none. Make one with: tabserve pack"
+            "it, or VERSION below it), found none. Make one with tabserve pack."
         )
     return folders
 
