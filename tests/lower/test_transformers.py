@@ -89,6 +89,10 @@ from tests.naming import stable
         (OneHotEncoder(drop="if_binary"), ["shape"]),
         (make_pipeline(SimpleImputer(strategy="constant", fill_value="?"), OrdinalEncoder()),
          ["size", "shape"]),
+        (make_pipeline(SimpleImputer(strategy="most_frequent"), OneHotEncoder()),
+         ["shape", "b", "grade"]),
+        (make_pipeline(SimpleImputer(strategy="constant", fill_value="?", add_indicator=True),
+                       OrdinalEncoder()), ["shape", "b"]),
         (make_union(StandardScaler(), MinMaxScaler()), NUMBERS),
         (FeatureUnion([("a", StandardScaler()), ("b", "drop")], transformer_weights={"a": 0.3}),
          NUMBERS),
@@ -184,6 +188,27 @@ def test_a_missing_number_of_a_column_of_categories_is_missing(step: Any) -> Non
     np.testing.assert_array_equal(lowered(step, rows).value, expected)
 
 
+@pytest.mark.parametrize("step", [
+    make_column_transformer((OneHotEncoder(), ["colour"]), remainder="passthrough"),
+    make_column_transformer((OneHotEncoder(), ["colour", "b"]), (StandardScaler(), ["a"])),
+    make_column_transformer((OrdinalEncoder(), ["colour", "odd"]), (SimpleImputer(), ["a", "b"])),
+], ids=stable)  # fmt: skip
+def test_numbers_among_python_objects_are_numbers(step: Any) -> None:
+    """Such as the columns of one array that holds text too."""
+    rows = ROWS[["a", "b", "colour"]].assign(odd=ROWS["b"] % 2 == 1).astype(object)
+    expected = dense(step.fit(rows).transform(rows))
+    np.testing.assert_array_equal(lowered(step, rows).value, expected)
+
+
+@pytest.mark.parametrize("name", ["shape", "grade"])
+def test_what_pandas_has_for_missing_is_imputed(name: str) -> None:
+    dtype = "string" if name == "shape" else "Int64"
+    rows = pd.DataFrame({name: pd.Series(ROWS[name].array, dtype=dtype)})
+    imputer = SimpleImputer(missing_values=pd.NA, strategy="most_frequent")
+    step = make_pipeline(imputer, OneHotEncoder()).fit(rows)
+    np.testing.assert_array_equal(lowered(step, rows).value, dense(step.transform(rows)))
+
+
 def test_an_indicator_refuses_missing_values_where_none_was_seen() -> None:
     step = MissingIndicator().fit(ROWS[NUMBERS])
     rows = pd.DataFrame({"a": [np.nan, 1, np.nan, 1], "b": [1, np.nan, np.nan, 1.0]})
@@ -210,7 +235,7 @@ def test_codes_of_categories_reach_no_step_of_numbers(step: Any) -> None:
     rows = ROWS[["colour"]]
     signature = signature_of(step, rows, "frame", {}, "refuse")
     step.fit(ROWS[["b"]])
-    with pytest.raises(CannotLower, match="colour is no number"):
+    with pytest.raises(CannotLower, match="colour is text or a category"):
         _transformed(step, signature)
 
 

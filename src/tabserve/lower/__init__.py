@@ -239,6 +239,8 @@ def input_matrix(signature: Signature) -> Matrix:
 def _column(feature: Feature, place: int) -> Column:
     if feature.type == "datetime":
         raise CannotLower(f"the dates of {feature.name}")
-    if feature.type == "string" or feature.dtype in ("object", "category", "str"):
+    # Among Python objects a missing number is NaN, unless it is None.
+    is_none = feature.dtype == "object" and feature.missing == "none"
+    if feature.type == "string" or feature.dtype == "category" or is_none:
         return Column(place, feature.name, Vocabulary(), feature.missing == "none")
     return Column(place, feature.name)

@@ -112,7 +112,9 @@ class Matrix:
         """Its value. Raises CannotLower where a column of it holds codes."""
         for column in self.columns:
             if column.vocabulary is not None:
-                raise CannotLower(f"{column.name} is no number, and reaches a step of numbers")
+                raise CannotLower(
+                    f"{column.name} is text or a category, and reaches a step of numbers"
+                )
         return self.value
 
 
