@@ -71,7 +71,8 @@ def decided(model: Any, rows: pd.DataFrame) -> Any:
 def predicted(model: Any, rows: pd.DataFrame, targets: tuple[Target, ...]) -> Outputs:
     """What the library itself says, by the parts of an engine's outputs."""
     given = _given(model, rows)
-    labels = np.asarray(model.predict(given)).reshape(len(rows), -1)
+    answer = model.predict if hasattr(model, "predict") else model.transform
+    labels = np.asarray(answer(given)).reshape(len(rows), -1)
     probas = model.predict_proba(given) if targets[0].has_proba else []
     probas = probas if isinstance(probas, list) else [probas]
     outputs: Outputs = {}

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from sklearn.cluster import KMeans, MiniBatchKMeans
 from sklearn.compose import make_column_transformer
+from sklearn.decomposition import PCA
 from sklearn.dummy import DummyClassifier, DummyRegressor
 from sklearn.ensemble import (
     AdaBoostClassifier,
@@ -25,7 +26,12 @@ from sklearn.linear_model import LinearRegression, LogisticRegression, Ridge, Ri
 from sklearn.naive_bayes import GaussianNB
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, StandardScaler
+from sklearn.preprocessing import (
+    OneHotEncoder,
+    OrdinalEncoder,
+    PolynomialFeatures,
+    StandardScaler,
+)
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
 from tabserve.lower import CannotLower
@@ -157,6 +163,15 @@ def test_values_of_a_network(loss: str, shape: str) -> None:
     make_pipeline(StandardScaler(), KMeans(3, n_init=1)),
 ], ids=repr)  # fmt: skip
 def test_groups(model: Any, shape: str) -> None:
+    assert_served_as_predicted(model.fit(SHAPES[shape]), SHAPES[shape])
+
+
+@by_shape
+@pytest.mark.parametrize("model", [
+    StandardScaler(), make_pipeline(StandardScaler(), PCA(2)),
+    make_column_transformer((PolynomialFeatures(), [0, 2]), remainder="passthrough"),
+], ids=repr)  # fmt: skip
+def test_columns_that_a_transformer_makes(model: Any, shape: str) -> None:
     assert_served_as_predicted(model.fit(SHAPES[shape]), SHAPES[shape])
 
 

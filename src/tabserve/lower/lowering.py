@@ -93,7 +93,12 @@ class Lowering:
         return lowered(step, matrix, self)
 
     def predict(self, estimator: Any, matrix: Matrix) -> list[Scores]:
-        """One for each target. Raises CannotLower, naming the estimator."""
+        """One for each target, which are the columns of what only transforms. Raises CannotLower,
+        naming the estimator.
+        """
+        if not hasattr(estimator, "predict"):
+            made = self.transform(estimator, matrix)
+            return self.by_target(made.numbers(), made.width, Link())
         lowered: Predictor = _of(self.predictors, estimator)
         return lowered(estimator, matrix, self)
 
