@@ -160,6 +160,13 @@ def test_categories_of_changed_values_are_not_the_features_own(before: Any) -> N
     assert categories(model)["code"] is None
 
 
+def test_an_imputers_indicators_hide_no_categories() -> None:
+    imputer = SimpleImputer(strategy="most_frequent", add_indicator=True)
+    rows = SAMPLE[["city", "code"]].replace("Bonn", np.nan)
+    model = make_pipeline(imputer, OneHotEncoder()).fit(rows)
+    assert categories(model) == {"city": ("Kiel", "Ulm"), "code": CODES}
+
+
 def test_imputed_columns_are_nullable_where_what_is_imputed_is_a_missing_value() -> None:
     model = pipe(
         (make_pipeline(StandardScaler(), SimpleImputer()), ["income"]),

@@ -147,8 +147,10 @@ def _walk(
         yield from _walk(inner, columns, unchanged)
     for _, step in getattr(estimator, "steps", ()):
         yield from _walk(step, columns, unchanged)
-        if not _keeps_columns(step, columns):
+        made = _columns_made(step, columns)
+        if made[: len(columns)] != columns:
             break
+        columns = made  # with what an imputer's indicators add
         unchanged = unchanged and (step == "passthrough" or _is_imputer(step))
 
 
@@ -169,14 +171,14 @@ def _is_imputer(estimator: Any) -> bool:
     return type(estimator).__name__ in _IMPUTERS
 
 
-def _keeps_columns(step: Any, columns: list[str]) -> bool:
-    """Whether column i of the step's output is column i of its input."""
+def _columns_made(step: Any, columns: list[str]) -> list[str]:
+    """Names of the step's output, where those of its input keep theirs; none where it has none."""
     if step == "passthrough":
-        return True
+        return columns
     try:
-        return list(step.get_feature_names_out(columns)) == columns
+        return list(step.get_feature_names_out(columns))
     except (AttributeError, ValueError, TypeError):
-        return False
+        return []
 
 
 def _selected(columns: list[str], selected: Any) -> list[str]:
