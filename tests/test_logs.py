@@ -1,3 +1,4 @@
+import errno
 import os
 import threading
 import time
@@ -118,6 +119,73 @@ def test_a_full_disk_loses_lines_and_counts_each() -> None:
     log.close()
 
     assert sum(lost) == 200
+
+
+def test_a_line_that_was_cut_short_takes_no_other_with_it(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room, lost, told = 25, list[int](), threading.Event()
+    log = RequestLog(str(path), on_drop=lambda n_lines: (lost.append(n_lines), told.set()))
+    write = os.write
+
+    def until_full(descriptor: int, content: bytes) -> int:
+        nonlocal room
+        if descriptor != log._descriptor:
+            return write(descriptor, content)
+        if not room:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        n_written = write(descriptor, content[:room])
+        room -= n_written
+        return n_written
+
+    monkeypatch.setattr(os, "write", until_full)
+    log.write(lambda: [{"i": i} for i in range(5)], 5)
+    assert told.wait(PATIENCE_S)
+    room = 100
+    log.write(lambda: [{"i": 9}])
+    log.close()
+
+    assert path.read_bytes() == b'{"i":0}\n{"i":1}\n{"i":2}\n{\n{"i":9}\n'
+    assert lost == [2]
+
+
+def test_nor_does_one_that_another_process_could_not_write_to_its_end(path: Path) -> None:
+    path.write_bytes(b'{"i":')
+    log = RequestLog(str(path))
+    log._has_failed = True  # on a disk that was full for all
+    log.write(lambda: [{"i": 9}])
+    log.write(lambda: [{"i": 10}])
+    log.close()
+
+    assert path.read_bytes() == b'{"i":\n{"i":9}\n{"i":10}\n'
+
+
+@pytest.mark.parametrize("how", ["moved", "deleted"])
+def test_a_file_that_is_taken_away_is_begun_anew(
+    path: Path, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(path.parent)
+    log = RequestLog(path.name)
+    monkeypatch.chdir("/")  # as the code of a model may
+    if how == "moved":
+        path.rename(path.with_suffix(".1"))
+    else:
+        path.unlink()
+    log.write(lambda: [{"i": 1}])
+    log.close()
+
+    assert read(path) == [{"i": 1}]
+
+
+def test_a_log_whose_folder_is_gone_goes_on(path: Path) -> None:
+    lost: list[int] = []
+    path.parent.joinpath("logs").mkdir()
+    log = RequestLog(str(path.parent / "logs" / "log"), on_drop=lost.append)
+    path.parent.joinpath("logs").rename(path.parent / "moved")
+    log.write(lambda: [{"i": 1}])
+    log.close()
+
+    assert (read(path.parent / "moved" / "log"), lost) == ([{"i": 1}], [])
 
 
 def test_a_pipe_that_nobody_reads_any_more_loses_lines_and_counts_them(path: Path) -> None:

@@ -6,6 +6,7 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from math import inf
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,8 @@ _MOST_BYTES_AT_ONCE = 2**18
 
 
 class RequestLog:
-    """target: a file (appended to), "-" for standard output, or "off".
+    """target: a file (appended to, and begun anew where it was moved or deleted), "-" for standard
+    output, or "off".
 
     hide: names of features, echoes and results that no line shows. on_drop: told how many lines are
     lost.
@@ -62,6 +64,9 @@ class RequestLog:
         self._descriptor = _opened(target)
         self._piece = 0 if self._descriptor is None else _piece(self._descriptor)
         self._owned = target not in ("-", "off")
+        # Wherever the code of a model may go.
+        self._path = Path(target).absolute() if self._owned else None
+        self._has_failed = False  # to write a line, or its end
         self._thread: threading.Thread | None = None
         if self._descriptor is not None:
             self._thread = threading.Thread(
@@ -126,6 +131,7 @@ class RequestLog:
             while self._unmade or self._made:
                 with self._making:
                     self._make()
+                self._follow(descriptor)
                 self._write_made(descriptor)
 
     def _make(self, most_lines: float = inf) -> None:
@@ -160,17 +166,37 @@ class RequestLog:
             return (lines.without(self._hide) if self._hide else lines).encoded()
         return [encoded(line) for line in lines]
 
+    def _follow(self, descriptor: int) -> None:
+        """Begin the file anew where somebody has moved or deleted it, as logrotate does."""
+        if self._path is None:
+            return
+        ours = os.fstat(descriptor)
+        with suppress(OSError):  # it goes on with what it has
+            try:
+                is_there = os.path.samestat(self._path.stat(), ours)
+            except FileNotFoundError:
+                is_there = False
+            if not is_there and stat.S_ISREG(ours.st_mode):
+                another = _appending(self._path)
+                os.dup2(another, descriptor, inheritable=False)
+                os.close(another)
+
     def _write(self, descriptor: int, text: bytes) -> None:
         """Whole lines at a time, so that those of several workers do not mix: in a file none does,
         in a pipe none that is shorter than what the system writes in one piece.
         """
-        written = 0
+        n_written = end = 0
         try:
+            if self._has_failed and _is_amid_line(descriptor):
+                os.write(descriptor, b"\n")
+            self._has_failed = False
             for piece in _pieces(text, self._piece):
-                _write_all(descriptor, piece)
-                written += len(piece)
+                end += len(piece)
+                while n_written < end:
+                    n_written += os.write(descriptor, text[n_written:end])
         except OSError:  # the disk is full, or the reader of the pipe is gone
-            self._on_drop(text.count(b"\n", written))
+            self._on_drop(text.count(b"\n", n_written))
+            self._has_failed = True
 
 
 def _piece(descriptor: int) -> int:
@@ -188,11 +214,6 @@ def _pieces(text: bytes, most: int) -> Iterator[bytes]:
         start = end
 
 
-def _write_all(descriptor: int, content: bytes) -> None:
-    while content:
-        content = content[os.write(descriptor, content) :]
-
-
 def _opened(target: str) -> int | None:
     if target == "off":
         return None
@@ -200,6 +221,23 @@ def _opened(target: str) -> int | None:
         sys.stdout.flush()
         return 1
     try:
-        return os.open(Path(target), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o640)
+        return _appending(Path(target))
     except OSError as error:
         raise InvalidSettings(f"Cannot write the log {target}: {error.strerror}.") from None
+
+
+def _is_amid_line(descriptor: int) -> bool:
+    """Whether what this or another process wrote last to the file has no end: a line behind that
+    would be lost with it.
+    """
+    found = os.fstat(descriptor)
+    if not stat.S_ISREG(found.st_mode) or not found.st_size:
+        return False
+    with suppress(OSError), Path(f"/proc/self/fd/{descriptor}").open("rb") as file:
+        file.seek(-1, os.SEEK_END)
+        return file.read(1) != b"\n"
+    return False
+
+
+def _appending(path: Path) -> int:
+    return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o640)
