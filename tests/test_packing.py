@@ -236,7 +236,11 @@ def test_dates_and_classes_that_a_csv_cannot_show_are_asked_for(tmp_path: Path) 
             None,
             "given since as text: where that is a date, declare it one by --sig",
         ),
-        ("m.txt", "churn", r"The classes of the model are 0, 1: .* a booster with --classes, or"),
+        (
+            "m.txt",
+            "churn",
+            r"The classes of the model are 0, 1: .* a booster with tabserve pack --classes",
+        ),
     ]:
         with pytest.raises(PackError, match=sentence):
             packing.pack_from_files(

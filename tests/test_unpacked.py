@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import catboost
 import joblib
 import lightgbm
 import numpy as np
@@ -126,13 +127,30 @@ def test_check_warns_of_an_unproven_model(tmp_path: Path) -> None:
     assert told["onnx engine"].startswith("Not tried: without sample rows")
 
 
+@pytest.mark.parametrize("name", ["m.txt", "m.ubj"])
+def test_a_booster_is_served_with_the_categories_in_its_file(name: str, tmp_path: Path) -> None:
+    sized = ROWS.assign(size=pd.Categorical(["S", "M", "L"] * 20))
+    if name == "m.ubj":
+        booster: Any = xgboost.XGBClassifier(n_estimators=3, enable_categorical=True)
+        booster.fit(sized, TARGET).save_model(tmp_path / name)
+    else:
+        booster = lightgbm.LGBMClassifier(n_estimators=3, verbose=-1).fit(sized, TARGET)
+        booster.booster_.save_model(tmp_path / name)
+    client, service = served(tmp_path / name, tmp_path)
+    rows = sized[:3].astype({"size": str}).to_dict("records")
+    answers = client("POST", "/predict/batch", orjson.dumps(rows)).json()["predictions"]
+    found = [list(answer["probabilities"].values()) for answer in answers]
+    assert found == booster.predict_proba(sized[:3]).astype(float).tolist()
+    refused = client("POST", "/predict", orjson.dumps(rows[0] | {"size": "XL"}))
+    assert refused.json()["detail"][0]["loc"] == ["body", "size"]
+    service.close()
+
+
 def test_what_a_model_does_not_say_is_asked_for(tmp_path: Path) -> None:
-    sized = ROWS.assign(size=pd.Categorical(["S", "M"] * 30))
-    booster = lightgbm.train(
-        {"objective": "binary", "verbose": -1}, lightgbm.Dataset(sized, TARGET), 2
-    )
-    booster.save_model(tmp_path / "m.txt")
-    for spec in (tmp_path / "m.txt", "tests.functions:doubled"):
+    sized = ROWS.assign(size=["S", "M"] * 30)
+    booster = catboost.CatBoostClassifier(iterations=1, verbose=0, allow_writing_files=False)
+    booster.fit(sized, TARGET, cat_features=["size"]).save_model(tmp_path / "m.cbm")
+    for spec in (tmp_path / "m.cbm", "tests.functions:doubled"):
         with pytest.raises(PackError, match="give sample rows with --data"):
             served(spec, tmp_path)
 

@@ -37,11 +37,11 @@ def measure(outputs: Outputs, truth: Any, target: Target, data_name: str) -> lis
         values = _metrics(outputs, np.asarray(truth), target)
     except ValueError as error:
         hint = ""
-        if target.kind == "classes" and not {*np.asarray(truth).tolist()} <= {*target.classes}:
+        if target.kind == "classes" and not {*np.ravel(truth).tolist()} <= {*target.classes}:
             known = ", ".join(map(str, target.classes))
             hint = (
                 f" The classes of the model are {known}: name them as the target does, for a "
-                "booster with --classes, or leave out the target."
+                "booster with tabserve pack --classes, or leave out the target."
             )
         raise PackError(
             f"The model cannot be measured on the target: {str(error).rstrip('.')}.{hint}"

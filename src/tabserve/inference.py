@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from tabserve import boosters
 from tabserve.dates import refuse_inexact_dates, texts_of_dates, without_zone
 from tabserve.errors import MissingExtra, PackError
 from tabserve.feature import Type, Unknown
@@ -60,17 +61,23 @@ def usual_rows(model: Any) -> Any:
                 "rows with --data."
             )
         names = [f"x{i}" for i in range(width)]
-    if _has_categories_of_its_own(model):
+    own = boosters.categories(model) if boosters.is_booster(model) else []
+    if _has_categories_of_its_own(model) and not any(own):
         raise PackError(
             f"The {type(model).__name__} was fitted on categories, and does not say of which "
             "columns; give sample rows with --data."
         )
     known = _known(model, names)
-    usual = {
+    usual: dict[str, Any] = {
         name: known.categories[name][:1]
         if known.categories.get(name)
         else ["text" if name in known.text else 0.0]
         for name in names
+    }
+    usual |= {
+        name: pd.Categorical(values[:1], categories=values)
+        for name, values in zip(names, own, strict=False)
+        if values
     }
     return pd.DataFrame(usual)
 
