@@ -44,3 +44,10 @@ def test_a_name_that_python_cannot_have_is_refused(tmp_path: Path, name: str):
     with pytest.raises(NewProjectError, match="Expected a name"):
         starting.start(tmp_path / "new" / (name or "1"), name=name or None)
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("name", ["tabserve", "httpx", "pytest"])
+def test_the_name_of_what_it_depends_on_is_refused(tmp_path: Path, name: str):
+    with pytest.raises(NewProjectError, match=f"depends on {name}; say another name"):
+        starting.start(tmp_path / name)
+    assert list(tmp_path.iterdir()) == []

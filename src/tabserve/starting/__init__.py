@@ -15,6 +15,8 @@ from tabserve.errors import NewProjectError
 _NAME, _CLASS = "delivery", "Delivery"
 # Whatever a wheel or a repository would not take by its own name.
 _RENAMED = {"gitignore": ".gitignore", "dockerignore": ".dockerignore"}
+# What the project depends on by that name: it would be installed in the place of it.
+_NEEDED = frozenset({"tabserve", "httpx", "pytest"})
 _PLAIN = re.compile(r"[a-z][a-z0-9_]{0,39}")
 
 
@@ -29,6 +31,8 @@ def start(folder: Path, name: str | None = None) -> Path:
             f"Expected a name of small letters, digits and _ that begins with a letter, got "
             f"{name!r}; say another with --name."
         )
+    if name in _NEEDED:
+        raise NewProjectError(f"The project depends on {name}; say another name with --name.")
     try:
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise NewProjectError(f"Expected an empty folder or a new one, got {folder}.")
