@@ -1,8 +1,11 @@
 """JSON bytes to columns: what is taken, what is refused, and how a refusal reads."""
 
+import gc
 import json
 import math
 from collections import deque
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
 from typing import Annotated, Any, Literal, Self
@@ -516,3 +519,34 @@ def test_an_example_on_which_a_users_validator_fails_is_left_out() -> None:
             raise ZeroDivisionError
 
     assert RecordDecoder(SIGNATURE, Ratio).examples() == []
+
+
+@pytest.fixture
+def collections() -> Iterator[list[int]]:
+    """The generations that were looked through for garbage."""
+    found: list[int] = []
+
+    def note(phase: str, what: dict[str, int]) -> None:
+        if phase == "start":
+            found.append(what["generation"])
+
+    gc.callbacks.append(note)
+    yield found
+    gc.callbacks.remove(note)
+
+
+@pytest.mark.parametrize("decode", [RecordDecoder.one, RecordDecoder.batch, RecordDecoder.each])
+def test_what_grows_while_it_is_read_is_not_looked_through_for_garbage(
+    decode: Any, collections: list[int]
+) -> None:
+    """Lists within lists of a megabyte kept all other requests waiting for seconds."""
+    record = RECORD | {"age": [[[[[1]]]]] * 10}
+    body = json.dumps([record] * 1000).encode()
+    decoder = RecordDecoder(SIGNATURE)
+    gc.collect()
+    collections.clear()
+
+    with suppress(InvalidInput):
+        decode(decoder, body)
+
+    assert (collections[1:], gc.isenabled()) == ([], True)
