@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 FIRST = """
-import os, sys
+import contextlib, os, sys
 from tabserve import temporary
 with temporary.folder() as folder:
     (folder / "file").touch()
@@ -26,9 +26,15 @@ with temporary.folder() as folder:
         ("    pid = os.fork()\n    if not pid: sys.exit(5)\n"
          "    os.waitpid(pid, 0)\n    print(folder.exists())", 0, False),
         ("    os._exit(6)", 6, True),
+        ("    os._exit = lambda exit_code: sys.stdin.read()\n    temporary.end(8)", 8, False),
         ("    import shutil\n    remove = shutil.rmtree\n    def is_interrupted(*args, **kwargs):\n"
          "        shutil.rmtree = remove\n        temporary.end(7)\n"
          "    shutil.rmtree = is_interrupted", 7, False),
+        # What a forked process makes in it meanwhile would keep it.
+        ("    import shutil\n    remove = shutil.rmtree\n    def beside_another(*args, **kwargs):\n"
+         "        with contextlib.suppress(FileNotFoundError):\n"
+         "            (folder / 'late').touch()\n            os._exit(9)\n"
+         "        remove(*args, **kwargs)\n    shutil.rmtree = beside_another", 0, False),
     ],
 )  # fmt: skip
 def test_a_folder_goes_with_the_process_that_made_it(
@@ -36,7 +42,8 @@ def test_a_folder_goes_with_the_process_that_made_it(
 ) -> None:
     ended = subprocess.run(
         [sys.executable, "-c", FIRST + rest],
-        stdout=subprocess.PIPE, text=True, env={"TMPDIR": str(tmp_path)}, check=False,
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True,
+        env={"TMPDIR": str(tmp_path)}, check=False,
     )  # fmt: skip
     folder, *there = ended.stdout.split()
     assert ended.returncode == exit_code

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from math import inf
 from typing import TYPE_CHECKING, NoReturn
 
+from tabserve import temporary
 from tabserve.errors import OperatorError
 from tabserve.server.listening import Listener
 from tabserve.server.run_folder import RunFolder
@@ -150,7 +151,7 @@ class Supervisor:
         try:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            signal.signal(signal.SIGTERM, lambda *_: os._exit(0))  # it has begun nothing yet
+            signal.signal(signal.SIGTERM, lambda *_: temporary.end(0))  # nothing is begun yet
             # Ctrl-C reaches all processes of a terminal, and it is for this one's parent to say
             # what follows from it.
             signal.signal(signal.SIGINT, signal.SIG_IGN)
