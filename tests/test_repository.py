@@ -1,7 +1,10 @@
 """Which version a path means, and that loading one proves it."""
 
+import errno
 import json
+import os
 import shutil
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -64,6 +67,39 @@ def test_a_version_beside_the_names_is_refused(models: Path) -> None:
         find(models)
     stray.rename(models / "churn" / "1.3.0")
     assert find(models).folder.name == "1.3.0"
+
+
+@pytest.mark.parametrize(("closed", "path"), [("taxi", "models"), ("churn/1.3.0", "models/churn")])
+def test_a_folder_that_may_not_be_looked_into_is_told(
+    models: Path, monkeypatch: pytest.MonkeyPatch, closed: str, path: str
+) -> None:
+    shutil.copytree(models / "churn" / "1.2.3", models / closed)
+    close(models / closed, monkeypatch)
+    with pytest.raises(ArtifactError, match=f"Cannot look into .*/{closed}: Permission denied"):
+        find(models.parent / path)
+
+
+def test_what_a_disk_keeps_for_itself_is_no_model(
+    models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (models / "lost+found").mkdir()
+    close(models / "lost+found", monkeypatch)
+    assert find(models).folder == models / "churn" / "1.2.3"
+
+
+def close(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As one of another user's is, also to root, as whom tests may run."""
+
+    def refusing(found: Any, is_closed: Callable[[Path], bool]) -> Any:
+        def asked(path: Any, *args: Any, **options: Any) -> Any:
+            if isinstance(path, str | Path) and is_closed(Path(path)):
+                raise PermissionError(errno.EACCES, "Permission denied", str(path))
+            return found(path, *args, **options)
+
+        return asked
+
+    monkeypatch.setattr(os, "scandir", refusing(os.scandir, lambda path: path == folder))
+    monkeypatch.setattr(os, "stat", refusing(os.stat, lambda path: path.parent == folder))
 
 
 def test_several_names_are_listed(models: Path) -> None:

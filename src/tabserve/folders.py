@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tabserve import releases, repository
-from tabserve.artifact import MANIFEST, Artifact
+from tabserve.artifact import Artifact
 from tabserve.errors import ArtifactError, NotFound, OperatorError
 from tabserve.settings import PROVEN
 
@@ -20,7 +20,7 @@ class Folders:
 
     def __init__(self, path: Path, run_dir: Path | None) -> None:
         self.path = path
-        self.is_alone = (path / MANIFEST).exists()
+        self.is_alone = repository.has_manifest(path)
         self._proven = None if run_dir is None or self.is_alone else run_dir / PROVEN
 
     def by_name(self, known: Iterable[str]) -> list[tuple[str, Path]]:

@@ -1,5 +1,6 @@
 """The models that one server serves: which version of each is live."""
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
@@ -7,10 +8,12 @@ from pathlib import Path
 
 from tabserve import repository
 from tabserve.artifact import Artifact
-from tabserve.errors import ArtifactError, ModelNotReady
+from tabserve.errors import ArtifactError, ModelNotReady, OperatorError
 from tabserve.folders import Folders, artifact_of
 from tabserve.named import NamedModel
 from tabserve.served import ServedModel
+
+logger = logging.getLogger("tabserve")
 
 Make = Callable[[Artifact, str], ServedModel]
 
@@ -76,7 +79,11 @@ class Models:
         """
         self.catch_up()
         for named in self.named.values():
-            named.live.preload()
+            try:
+                named.live.preload()
+            except OperatorError:
+                self._tell_which(named.name, named.version)
+                raise
 
     def catch_up(self) -> None:
         """Before they are loaded: have the versions that are live now, which may be others than
@@ -151,8 +158,18 @@ class Models:
 
     def _first(self, artifact: Artifact, name: str) -> ServedModel:
         model = self.make(artifact, name)
-        model.on_refused = self._on_refused
+
+        def refused(error: Exception) -> None:
+            self._tell_which(name, artifact.manifest.version)
+            self._on_refused(error)
+
+        model.on_refused = refused
         return model
+
+    def _tell_which(self, name: str, version: str) -> None:
+        """Of several: the error that refuses one speaks of "the model"."""
+        if len(self.named) > 1:
+            logger.error("%s %s cannot be served", name, version)
 
 
 def countdown(timeout_s: float | None) -> Callable[[], float | None]:

@@ -34,6 +34,9 @@ logger = logging.getLogger("tabserve")
 # In the folder of a name: which of its versions is live.
 LIVE = "live.json"
 
+# At the top of each ext4 disk, such as a volume of Kubernetes, where root alone may look into it.
+_OF_THE_DISK = "lost+found"
+
 State = TypeVar("State", bound=BaseModel)
 
 # What may be computed on an event loop: some times what handing it to a thread and back costs.
@@ -77,7 +80,7 @@ def find(path: str | Path) -> Artifact:
     folder = Path(path)
     if folder.is_symlink():  # it was the operator who named it; links below it are not followed
         folder = folder.resolve()
-    if (folder / MANIFEST).exists():
+    if has_manifest(folder):
         return Artifact(folder)
     folders = name_folders(folder)
     if len(folders) > 1:
@@ -93,9 +96,7 @@ def name_folders(path: Path) -> list[Path]:
     nobody can say what it is to be.
     """
     folders = [
-        folder
-        for folder in _subfolders(path)
-        if not (folder / MANIFEST).exists() and versions(folder)
+        folder for folder in _subfolders(path) if versions(folder) and not has_manifest(folder)
     ]
     strays = versions(path)
     if strays and folders:
@@ -114,9 +115,20 @@ def name_folders(path: Path) -> list[Path]:
 
 
 def versions(folder: Path) -> list[str]:
-    """Of a name's folder, the highest first; without those that are being written."""
-    found = [version.name for version in _subfolders(folder) if (version / MANIFEST).exists()]
+    """Of a name's folder, the highest first; without those that are being written.
+
+    Raises ArtifactError where the folder, or one in it, may not be looked into.
+    """
+    found = [version.name for version in _subfolders(folder) if has_manifest(version)]
     return sorted(found, key=version_key, reverse=True)
+
+
+def has_manifest(folder: Path) -> bool:
+    """Raises ArtifactError where the folder may not be looked into."""
+    try:
+        return (folder / MANIFEST).exists()
+    except PermissionError as error:
+        raise _closed(folder, error) from None
 
 
 def live(folder: Path) -> Live:
@@ -397,7 +409,18 @@ def _subfolders(folder: Path) -> list[Path]:
         return sorted(
             Path(entry.path)
             for entry in os.scandir(folder)
-            if entry.is_dir(follow_symlinks=False) and not entry.name.startswith(".")
+            if entry.is_dir(follow_symlinks=False)
+            and not entry.name.startswith(".")
+            and entry.name != _OF_THE_DISK
         )
+    except PermissionError as error:
+        raise _closed(folder, error) from None
     except OSError:
         return []
+
+
+def _closed(folder: Path, error: PermissionError) -> ArtifactError:
+    return ArtifactError(
+        f"Cannot look into {folder}: {error.strerror}. Let the server's user read it, or move it "
+        "elsewhere."
+    )

@@ -3,6 +3,7 @@
 import gc
 import logging
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,8 @@ def _is_unpacked(path: str) -> bool:
 
         return not isinstance(imported(path), Service)
     if Path(path).is_dir():
-        return Path(path, mlflow.DESCRIPTION).exists()
+        with suppress(PermissionError):  # told by who looks for packed models
+            return Path(path, mlflow.DESCRIPTION).exists()
     return Path(path).suffix in _SUFFIXES
 
 

@@ -2,6 +2,7 @@
 
 import shutil
 import time
+from collections.abc import Callable
 from math import inf
 from pathlib import Path
 
@@ -9,10 +10,10 @@ import orjson
 import pytest
 
 from tabserve import Service
-from tabserve.errors import ArtifactError, ModelNotReady, OperatorError
+from tabserve.errors import ArtifactError, ModelNotReady, NotReproduced, OperatorError
 from tests.conftest import RECORD
 from tests.end_to_end.conftest import poll
-from tests.models.conftest import BODY, Start, ask, put, said
+from tests.models.conftest import BODY, Start, another_golden_output, ask, put, said
 from tests.serving import PATIENCE_S, HeldEngine, client_of, error, service_with, settings
 
 
@@ -180,3 +181,17 @@ def test_a_request_class_of_no_model_is_refused(
 ) -> None:  # fmt: skip
     with pytest.raises(OperatorError, match=message):
         Service(folder, settings=settings(request=told))
+
+
+@pytest.mark.parametrize("way", [Service.preload, Service.wait])
+def test_of_several_the_one_that_is_refused_is_named(
+    folder: Path, lines: Path, caplog: pytest.LogCaptureFixture, way: Callable[[Service], None]
+) -> None:
+    another_golden_output(put(lines / "line" / "1.0.0", folder / "price", "3.0.0"))
+    service = Service(folder, settings=settings())
+
+    with pytest.raises(NotReproduced):
+        way(service)
+    service.close()
+
+    assert "price 3.0.0 cannot be served" in caplog.messages
