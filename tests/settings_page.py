@@ -11,7 +11,8 @@ def page() -> str:
         "",
         "A flag of `tabserve serve` wins over the variable, and that over a line in",
         "`tabserve.toml` in the working directory, where the name has underscores",
-        '(`rate_limit = "100/minute"`). An unknown name is an error.',
+        '(`rate_limit = "100/minute"`). An unknown name is an error. A flag that takes no value',
+        "is `true` as a variable and in the file (`TABSERVE_SUPERVISE=true`, `supervise = true`).",
         "",
         "| flag | variable | default | |",
         "|---|---|---|---|",
@@ -21,7 +22,8 @@ def page() -> str:
         default = field.get_default()
         extra = field.json_schema_extra
         unit = extra.get("unit", "") if isinstance(extra, dict) else ""
-        value = "" if default in (None, ()) else f"{default} {unit}".strip()
+        shown_default = str(default).lower() if isinstance(default, bool) else default
+        value = "" if default in (None, ()) else f"{shown_default} {unit}".strip()
         choices = [choice for choice in get_args(field.annotation) if isinstance(choice, str)]
         about = [field.description or "", *([f"One of {', '.join(choices)}."] if choices else [])]
         lines.append(f"| {shown} | `{variable(name)}` | {value} | {' '.join(about)} |")

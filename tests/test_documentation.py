@@ -11,6 +11,7 @@ import tabserve
 from tabserve import checking, differing, measuring
 from tabserve.artifact import Artifact
 from tabserve.cli import main
+from tabserve.metrics import Metrics
 from tests import settings_page
 from tests.documentation import PAGES, ROOT, all_blocks
 
@@ -61,6 +62,16 @@ def test_the_json_of_check_and_diff_has_the_documented_keys() -> None:
     rows = [line.split("|")[1] for line in page.splitlines() if line.startswith("| `")]
     documented = {name for row in rows for name in re.findall("`([^`]+)`", row)}
     assert documented - {"--json", "code/"} == keys
+
+
+def test_every_metric_is_documented() -> None:
+    body, _ = Metrics().exposition("")
+    told = re.findall(r"^# TYPE (\S+)", body.decode(), re.MULTILINE)
+    section = (ROOT / "docs" / "serving.md").read_text().partition("## Metrics")[2]
+    documented = tuple(re.findall(r"`(tabserve_\w+)[*{`]", section))
+    # When a counter was made, which the library adds, is no metric of ours.
+    own = [name for name in told if not name.endswith("_created")]
+    assert [name for name in own if not name.startswith(documented)] == []
 
 
 def test_the_documented_signature_is_one_of_the_churn_model(

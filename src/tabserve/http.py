@@ -213,7 +213,7 @@ def _timeout_s(request: Request) -> float:
     """Within which its client wants its answer. Raises BadRequest."""
     given = request.headers["x-request-timeout-ms"]
     if not _MILLISECONDS.fullmatch(given):
-        raise BadRequest("Expected a whole number of milliseconds in X-Request-Timeout-Ms.")
+        raise BadRequest("Expected a whole number of milliseconds above 0 in X-Request-Timeout-Ms.")
     return int(given) / 1000
 
 

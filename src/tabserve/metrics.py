@@ -54,7 +54,7 @@ class Metrics:
         self.errors = Counter("tabserve_errors", "Requests answered 4xx or 5xx.", ["code"], **own)
         self.latency = Histogram(
             "tabserve_request_duration_seconds",
-            "From the whole request to the whole answer.",
+            "Seconds from the whole request to the whole answer.",
             ["route"],
             buckets=_LATENCY_BUCKETS_S,
             **own,
@@ -70,7 +70,10 @@ class Metrics:
             "tabserve_in_flight", "Requests that wait for the model, in the queue or at it.", **live
         )
         self.workers_replaced = Counter(
-            "tabserve_workers_replaced", "Workers begun in the place of one.", ["reason"], **own
+            "tabserve_workers_replaced",
+            "Workers begun in the place of one that ended, was killed, hung or was stuck.",
+            ["reason"],
+            **own,
         )
         self.limit_store_away = Gauge(
             "tabserve_rate_limit_store_away",
@@ -205,5 +208,5 @@ class RolloutMetrics:
             f"{_ROLLOUT}timed_calls", "Calls of both for the same rows alone.", pair, **own
         )
         self.seconds = Counter(
-            f"{_ROLLOUT}timed_seconds", "Time of these calls.", [*pair, "version"], **own
+            f"{_ROLLOUT}timed_seconds", "Seconds that these calls took.", [*pair, "version"], **own
         )
