@@ -48,3 +48,15 @@ def test_a_lowered_model_is_served_without_any(
     assert [orjson.loads(answer.content)[name] for answer in answers] == [
         round(number, declared) for number in numbers[:5]
     ]
+
+
+def test_what_packs_a_model_of_scikit_learn_needs_no_other_extra() -> None:
+    absent = ["xgboost", "lightgbm", "catboost", "skl2onnx", "yaml", "pyarrow", "aiohttp"]
+    code = (
+        "import sys; sys.modules.update(dict.fromkeys(sys.argv[1:])); "
+        "from tabserve import checking, choosing, packing, sources, unpacked"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code, *absent], capture_output=True, text=True, check=False
+    )
+    assert (run.returncode, run.stderr) == (0, "")

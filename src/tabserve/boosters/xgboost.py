@@ -1,12 +1,12 @@
 """XGBoost: .ubj, and Booster.inplace_predict."""
 
 import json
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
 from tabserve.artifact import Exactness
+from tabserve.boosters.ubj import listed_categories
 from tabserve.errors import MissingExtra, PackError, WrongFormat
 from tabserve.types import Array
 
@@ -60,19 +60,6 @@ def exactness_of(model: Any) -> Exactness:
 def categories(model: Any) -> list[list[Any]]:
     booster = json.loads(model.get_booster().save_raw("json"))["learner"]["gradient_booster"]
     return listed_categories(booster.get("gbtree", booster).get("model", {}))
-
-
-def listed_categories(model: dict[str, Any]) -> list[list[Any]]:
-    """By feature, those of the DataFrame that it was fitted on, which XGBoost keeps since 3.1."""
-    return [
-        _texts(one["values"], one["offsets"]) if "offsets" in one else one["values"]
-        for one in model.get("cats", {}).get("enc", [])
-    ]
-
-
-def _texts(values: list[int], offsets: list[int]) -> list[str]:
-    content = bytes(value & 0xFF for value in values)
-    return [content[start:end].decode() for start, end in pairwise(offsets)]
 
 
 class Predictor:

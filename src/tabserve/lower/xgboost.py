@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from tabserve.boosters.xgboost import listed_categories
+from tabserve.boosters.ubj import listed_categories
 from tabserve.lower.ensemble import sum_of_leaves_in_float32
 from tabserve.lower.graph import CannotLower, Matrix
 from tabserve.lower.lowering import Lowering, Scores
