@@ -14,11 +14,12 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
 import tabserve
-from tabserve import carried, code_folder, repository, sources
+from tabserve import Service, carried, code_folder, repository, sources
 from tabserve.artifact import Artifact
 from tabserve.errors import ArtifactError, PackError, UntrustedModel
 from tests.forging import edit_manifest
 from tests.functions import described, doubled
+from tests.serving import client_of, settings
 
 ROWS = pd.DataFrame({"age": [20.0, 30.0, 50.0, 60.0], "income": [1.0, 2.0, 4.0, 8.0]})
 CODE = """
@@ -85,6 +86,30 @@ def test_a_function_is_run_only_where_that_is_allowed(tmp_path: Path) -> None:
     with pytest.raises(UntrustedModel, match="--allow-code"):
         repository.load(artifact)
     assert answers(artifact) == doubled({name: ROWS[name] for name in ROWS}).tolist()
+
+
+def named(columns: dict[str, Any]) -> list[Any]:
+    """Of many kinds, by the first letter."""
+    return [{"n": None, "i": 3}.get(str(city)[:1], str(city)) for city in columns["city"]]
+
+
+def test_a_function_may_answer_text_that_its_sample_did_not_show(tmp_path: Path) -> None:
+    rows = pd.DataFrame({"city": ["Ulm", "Kiel"]})
+    signature = {"features": {"city": {"type": "string"}}}
+    artifact = Artifact(
+        tabserve.pack(named, tmp_path, name="m", version="1", data=rows, signature=signature)
+    )
+    service = Service(artifact.folder, settings=settings(allow_code=True))
+    service.wait(60)
+    client = client_of(service, "fastapi")
+    assert client("POST", "/predict", b'{"city":"Bonn"}').json()["prediction"] == "Bonn"
+    for wrong in (b'{"city":"none"}', b'{"city":"integer"}'):
+        assert client("POST", "/predict", wrong).json()["error"] == "bad_model_output"
+    schemas = client.get("/openapi.json").json()["components"]["schemas"]
+    assert schemas["Prediction"]["properties"]["prediction"] == {
+        "type": "string", "examples": ["Kiel", "Ulm"],
+    }  # fmt: skip
+    service.close()
 
 
 def test_what_an_answer_of_a_function_lacks_is_told_when_it_is_packed(tmp_path: Path) -> None:

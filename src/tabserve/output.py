@@ -95,6 +95,8 @@ class Target(BaseModel):
 
     has_score: whether a number beside the label says how far a row is inside (or, where negative,
     outside). Instead of probabilities.
+    is_open: whether labels may come that are none of the classes: those of a function are what it
+    answered to its sample.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -104,6 +106,7 @@ class Target(BaseModel):
     classes: tuple[Label, ...] = ()
     has_proba: bool = False
     has_score: bool = False
+    is_open: bool = False
 
     def part(self, part: str) -> str:
         return f"{self.name}.{part}" if self.name else part
@@ -319,10 +322,17 @@ def _object(fields: dict[str, Any]) -> dict[str, Any]:
     return {"type": "object", "properties": fields, "required": list(fields)}
 
 
+def _label_schema(target: Target) -> dict[str, Any]:
+    if not target.is_open:
+        return {"enum": list(target.classes)}
+    is_text = isinstance(target.classes[0], str)
+    return {"type": "string" if is_text else "boolean", "examples": list(target.classes)}
+
+
 def _target_schema(target: Target) -> dict[str, Any]:
     if target.kind == "number":
         return _object({"prediction": _number(probability=False)})
-    fields: dict[str, Any] = {"prediction": {"enum": list(target.classes)}}
+    fields: dict[str, Any] = {"prediction": _label_schema(target)}
     if target.has_score:
         fields["score"] = _number(probability=False)
     if target.has_proba:

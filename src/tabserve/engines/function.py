@@ -105,4 +105,8 @@ def _typed(values: list[Any], target: Target) -> Array:
             return np.array(values, dtype=np.float64)
         except (TypeError, ValueError):
             raise BadModelOutput("The function answered something that is no number.") from None
+    kind = type(target.classes[0])
+    if any(type(value) is not kind for value in values):
+        expected = "text" if kind is str else "true or false"
+        raise BadModelOutput(f"The function answered something that is not {expected}.")
     return np.array([*values, None], dtype=object)[:-1]

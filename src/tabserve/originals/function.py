@@ -105,4 +105,4 @@ def _target(name: str, values: list[Any]) -> Target:
             f"Expected numbers, text or booleans as answers{f' of {name}' * bool(name)}, got "
             f"{', '.join(sorted(kind.__name__ for kind in kinds))}."
         )
-    return Target(name=name, kind="classes", classes=tuple(sorted(set(values))))
+    return Target(name=name, kind="classes", classes=tuple(sorted(set(values))), is_open=True)
