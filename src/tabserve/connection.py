@@ -209,7 +209,8 @@ class Connection(asyncio.Protocol):
             raise self._bounds.target_too_long()
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        key, text = name.decode("latin-1").lower(), value.decode("latin-1")
+        # The parser leaves the space behind a value, which is no part of it (RFC 9112, 5.1).
+        key, text = name.decode("latin-1").lower(), value.decode("latin-1").rstrip(" \t")
         headers = self._headers if not self._has_head else {}  # behind the body: a trailer
         if key in headers:
             headers[key] = f"{headers[key]},{text}"

@@ -81,6 +81,14 @@ async def test_a_client_that_closes_after_a_known_head_is_answered_once(
 
 
 @on_a_wire
+async def test_space_around_a_value_is_no_part_of_it(wire: Wire, server: Server) -> None:
+    (answer,) = await wire.send(post(b"", "X-Thing: \t a b \t ", "X-Request-ID: mine "))
+
+    (request,) = server.seen
+    assert (request.headers["x-thing"], answer.headers["x-request-id"]) == ("a b", "mine")
+
+
+@on_a_wire
 async def test_header_names_have_no_case_and_several_of_one_name_are_one(
     wire: Wire, server: Server
 ) -> None:
