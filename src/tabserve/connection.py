@@ -32,6 +32,8 @@ _LAST_REQUEST_S = 0.25
 # Bytes that are read at a time. Requests take many times the memory of their bytes, and reading
 # those of 256 KB, which may come at once, 0.1 s, in which nobody else is answered.
 _PIECE = 4096
+# Bytes of answers that all clients of a worker together do not read.
+_MOST_UNSENT = 256 * 2**20
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,8 @@ class Connection(asyncio.Protocol):
         self._queue: deque[tuple[Request, bool]] = deque()
         self._is_broken = False
         self._is_writable = True
+        self._n_written = 0  # bytes of the last answer
+        self._n_unsent = 0  # bytes of answers that are in memory, where it is not writable
         self.expires = monotonic() + bounds.receive_timeout_s
         self._unsent = inf  # bytes of answers, when it was last looked whether the client reads
 
@@ -101,6 +105,7 @@ class Connection(asyncio.Protocol):
         self._queue.clear()
         self._unread = b""
         self._hold(self._n_answering - self._n_held)
+        self._keep_unsent(0)
         self.expires = inf
         if self._exchange is not None:
             self._exchange.leave()
@@ -161,10 +166,19 @@ class Connection(asyncio.Protocol):
     def pause_writing(self) -> None:
         """The client does not read its answers: meanwhile no more are made for it."""
         self._is_writable = False
+        # Of an answer whose end waits, the whole is in memory.
+        self._keep_unsent(max(self._n_written, self._transport.get_write_buffer_size()))
+        if self._state.n_unsent > _MOST_UNSENT:
+            self._transport.abort()
 
     def resume_writing(self) -> None:
         self._is_writable = True
+        self._keep_unsent(0)
         self._next()
+
+    def _keep_unsent(self, n_bytes: int) -> None:
+        self._state.n_unsent += n_bytes - self._n_unsent
+        self._n_unsent = n_bytes
 
     def shutdown(self) -> None:
         """The server ends, after the answers that it owes."""
@@ -382,7 +396,9 @@ class Connection(asyncio.Protocol):
         is_last = self._state.is_draining or (self._is_broken and not self._queue)
         self._stays = self._stays and not is_last
         try:
-            self._transport.write(self._written(response))
+            written = self._written(response)
+            self._n_written = len(written)
+            self._transport.write(written)
         except Exception:  # what is behind it would be taken for its answer
             self._transport.abort()
             raise

@@ -30,6 +30,7 @@ class Connections:
         self.default_headers = ""
         self.known_heads = KnownHeads()
         self.n_held = 0  # bytes of bodies, from when they come until their answer
+        self.n_unsent = 0  # bytes of answers that clients do not read
         # Each answer is its connection's last, so that clients go elsewhere.
         self.is_draining = False
         self._emptied = asyncio.Event()

@@ -169,3 +169,26 @@ def test_the_head_and_the_body_have_each_their_time(monkeypatch: pytest.MonkeyPa
         assert (answer.status, "whole body" in told(answer)["detail"]) == (408, True)
 
     waits()
+
+
+def test_answers_that_clients_do_not_read_have_a_bound_together(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(connection, "_MOST_UNSENT", 250)
+
+    @on_a_wire
+    async def reads_nothing(wire: Wire, server: Server) -> None:
+        wires = [Wire(server.core, wire.state) for _ in range(3)]
+        for client, unread in zip(wires, (150, 100, 1), strict=True):
+            client.unread = unread
+            client.connection.pause_writing()
+        ended = [client.is_closed for client in wires]
+        await settled()
+        wires[0].connection.resume_writing()
+        wires[1].close()
+        await settled()
+
+        assert (ended, wire.state.n_unsent) == ([False, False, True], 0)
+        wires[0].close()
+
+    reads_nothing()
