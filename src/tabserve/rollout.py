@@ -10,7 +10,6 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
-from random import random
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,7 @@ import orjson
 
 from tabserve.artifact import Manifest
 from tabserve.auth import HEADER
+from tabserve.chance import random
 from tabserve.metrics import RolloutMetrics
 from tabserve.predictor import joined
 from tabserve.releases import Plan
@@ -68,7 +68,7 @@ class Trial:
     def is_for_tried(self, request: Request) -> bool:
         """Whether the tried version answers it."""
         if self.plan.sticky is None:
-            return random() < self.plan.share  # noqa: S311 - no secret
+            return random() < self.plan.share
         value = _sticky_value(request, self.plan.sticky)
         return value is not None and self._place(value) < self.plan.share
 
@@ -144,7 +144,7 @@ class _Aside:
 
     def take(self, values: Values, outputs: Outputs, n_rows: int, seconds: float) -> None:
         """Called on the path of requests: it only notes them."""
-        if self._share < 1 and random() >= self._share:  # noqa: S311 - no secret
+        if self._share < 1 and random() >= self._share:
             return
         if self._n_waiting + n_rows > _MOST_WAITING:
             self._counted.dropped.inc(n_rows)

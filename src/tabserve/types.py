@@ -5,13 +5,13 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
-from random import getrandbits
 from typing import Annotated, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import AfterValidator
 
+from tabserve.chance import getrandbits
 from tabserve.lines import Lines
 
 Array = npt.NDArray[Any]
