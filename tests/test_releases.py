@@ -136,6 +136,8 @@ def test_a_version_is_tried_and_no_more(line: Path, tabserve: Any) -> None:
         (["--canary", "3.0.0"], "There is no version 3.0.0"),
         (["--shadow", "1.0.0", "--sticky", "x"], "nothing can be sticky"),
         (["--stop"], "No version of line is tried"),
+        (["--stop", "--canary", "1.0.0"], "Say --stop alone"),
+        (["--stop", "--share", "0"], "Say --stop alone"),
     ],
 )
 def test_a_rollout_that_cannot_be_is_refused(

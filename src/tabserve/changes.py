@@ -219,7 +219,7 @@ class Changes:
         try:
             wanted = repository.live(folder)
         except ArtifactError as error:
-            self._refuse(name, "live", error, tried=str(error))
+            self._refuse(name, "", error, tried=str(error))
             return
         identity = repository.identity(folder / wanted.version)
         if named is not None and (named.version, named.identity) == (wanted.version, identity):
@@ -265,7 +265,9 @@ class Changes:
         logger.info("%s %s is live (%s)", name, version, before)
 
     def _refuse(self, name: str, version: str, error: Exception, tried: Any) -> None:
-        logger.error("%s %s is not made live: %s", name, version, refusal_sentence(error))
+        """version: empty where nothing says which is to be live."""
+        what = f"{name} {version} is not made live" if version else f"{name} stays as it is"
+        logger.error("%s: %s", what, refusal_sentence(error))
         named = self._models.named.get(name)
         if named is not None:
             refusal = Refusal(version, self._folders.reason(error))

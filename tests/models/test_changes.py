@@ -64,7 +64,7 @@ def test_the_file_says_which_version_is_live(lines: Path, folder: Path, start: S
     ],
 )
 def test_a_file_that_names_no_version_changes_nothing(
-    folder: Path, start: Start, content: bytes, reason: str
+    folder: Path, start: Start, content: bytes, reason: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     service, client = start(folder)
 
@@ -73,6 +73,8 @@ def test_a_file_that_names_no_version_changes_nothing(
 
     assert said(ask(client)) == ("1.0.0", 3.0)
     assert client.get("/models/line").json()["refused"]["reason"].startswith(reason)
+    (told,) = [text for text in caplog.messages if "stays as it is" in text]
+    assert told.startswith("line stays as it is: ")
     with pytest.raises(ArtifactError):
         Service(folder, settings=settings())
 

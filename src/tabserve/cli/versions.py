@@ -88,6 +88,8 @@ def rollout(
     from tabserve import releases
 
     folder = releases.folder_of(path, name)
+    if stop and (canary, shadow, share, sticky) != (None, None, None, None):
+        raise click.UsageError("Say --stop alone: it ends whatever is tried.")
     if stop:
         releases.stop(folder)
         click.echo(f"{name}: the live version alone.")
