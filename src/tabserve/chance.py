@@ -1,5 +1,5 @@
-"""Random numbers of the server's own: those of the module `random` are seeded by the code of models,
-for whom each prediction would then have the same id.
+"""Random numbers of the server's own: the code of a model may seed those of the module `random`,
+and then each prediction would have the same id.
 """
 
 import os
