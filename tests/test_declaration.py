@@ -139,6 +139,7 @@ def test_a_feature_that_does_not_exist_is_refused_by_name() -> None:
         (None, "cannot be read: No such file"),
         ("features = 3", "features"),
         ("[features", "is no TOML"),
+        ("features.age.minimum = 'x'", r"as a number at features\.age\.minimum\.$"),
         ("extra = 1", "unknown key 'extra'; the known ones are extra_fields, features"),
     ],
 )

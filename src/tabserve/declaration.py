@@ -110,7 +110,8 @@ def _sentence(error: ValidationError) -> str:
         known = ", ".join(kind.model_fields)
         where = f" at {'.'.join(place)}" if place else ""
         return f"unknown key {last!r}{where}; the known ones are {known}."
-    return f"{first['msg']} at {'.'.join(map(str, first['loc']))}."
+    # features.NAME.KEY; behind it pydantic says which of several types it tried.
+    return f"{first['msg']} at {'.'.join(map(str, first['loc'][:3]))}."
 
 
 def _applied(told: DeclaredFeature, found: Feature) -> Feature:

@@ -208,7 +208,9 @@ def test_a_version_is_overwritten_only_where_that_is_said(folder: Path) -> None:
         ("model.skops", ["--output-name", "p", "--bands", "b: A < 2 <= B < 1 <= C"], "ascend"),
         ("model.skops", ["--output-name", "model_version"], "choose another"),
         ("model.skops", ["--unknown", "contract_type=maybe"], "FEATURE=refuse"),
-        ("model.skops", ["--unknown", "colour=allow"], "colour, which is no feature"),
+        ("model.skops", ["--unknown", "colour=allow"],
+         "colour, which is no feature; the features are tenure_months, "),
+        ("model.skops", ["--unknown", "tenure_months=allow"], "tenure_months has no categories"),
     ],
 )  # fmt: skip
 def test_pack_refuses_with_a_sentence(
