@@ -10,8 +10,7 @@ from tabserve.errors import InputProblem, InvalidInput, InvalidJSON, TooLarge
 # More would tell the caller nothing new, and would make a large answer to a bad batch.
 MAX_PROBLEMS = 100
 MAX_MESSAGE_CHARS = 300
-# Of the problems as JSON. The whole body of an error is at most 4 KiB: who sends rubbish gets no
-# more back than he sent.
+# Of the problems as JSON: the whole body of an error is at most 4 KiB, however much was sent.
 MAX_PROBLEMS_BYTES = 3500
 
 # Messages in place of those of pydantic's that repeat the input.

@@ -185,13 +185,14 @@ def test_a_connection_that_breaks_is_counted_as_disconnected(server: Server) -> 
     assert report_of(server, duration_s=0.05).errors == {"disconnected": 4}
 
 
+async def be_silent(request: web.Request) -> web.Response:
+    await asyncio.sleep(5)
+    return web.Response()
+
+
 def test_a_silent_server_is_counted_as_timeout(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def be_silent(request: web.Request) -> web.Response:
-        await asyncio.sleep(5)
-        return web.Response()
-
     monkeypatch.setattr("tabserve.bench.client._SILENCE_S", 0.1)
     server.handler = be_silent
     assert report_of(server, duration_s=0.05).errors == {"timeout": 4}
@@ -200,10 +201,6 @@ def test_a_silent_server_is_counted_as_timeout(
 def test_what_is_in_flight_when_patience_ends_is_unfinished(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def be_silent(request: web.Request) -> web.Response:
-        await asyncio.sleep(5)
-        return web.Response()
-
     monkeypatch.setattr("tabserve.bench.load._PATIENCE_S", 0.1)
     server.handler = be_silent
     assert report_of(server, duration_s=0.1).errors == {"unfinished": 4}

@@ -18,6 +18,7 @@ import pytest
 from tabserve import auth
 from tests.conftest import RECORD
 from tests.end_to_end.conftest import PATIENCE_S, Server, poll
+from tests.reliability.conftest import customer_at_72
 
 Serve = Callable[..., Server]
 frameworks = pytest.mark.parametrize(
@@ -30,27 +31,9 @@ def key(tmp_path: Path) -> str:
     return auth.add_key(tmp_path / "keys.json", "ada", "admin")
 
 
-FAILING = """
-from pydantic import BaseModel, field_validator
-
-class Customer(BaseModel):
-    tenure_months: int
-    monthly_charges: float
-    total_charges: float | None
-    contract_type: str
-
-    @field_validator("tenure_months")
-    @classmethod
-    def _fail(cls, value):
-        if value == 72:
-            raise RuntimeError
-        return value
-"""
-
-
 @pytest.fixture
 def server(serve: Serve, repository: Path, key: str, framework: str, tmp_path: Path) -> Server:
-    (tmp_path / "own_code.py").write_text(FAILING)
+    (tmp_path / "own_code.py").write_text(customer_at_72("raise RuntimeError"))
     flags = ["--keys", "keys.json", "--key-tries", "10/minute", "--workers", "2"]
     flags += ["--request", "own_code:Customer"]
     return serve(str(repository), "--framework", framework, *flags).wait_until_ready(2)

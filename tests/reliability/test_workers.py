@@ -21,6 +21,7 @@ from sklearn.preprocessing import FunctionTransformer
 import tabserve
 from tests.conftest import NUMBERS, RECORD
 from tests.end_to_end.conftest import PATIENCE_S, Server, poll
+from tests.reliability.conftest import customer_at_72
 
 Serve = Callable[..., Server]
 
@@ -171,30 +172,11 @@ def test_the_workers_of_the_users_own_service_count_together(
     assert server.stop() == 0
 
 
-HANGING = """
-import time
-from pydantic import BaseModel, field_validator
-
-class Customer(BaseModel):
-    tenure_months: int
-    monthly_charges: float
-    total_charges: float | None
-    contract_type: str
-
-    @field_validator("tenure_months")
-    @classmethod
-    def _hang(cls, value):
-        if value == 72:
-            time.sleep(1000)
-        return value
-"""
-
-
 @pytest.mark.slow
 def test_a_worker_whose_event_loop_hangs_is_replaced(
     serve: Serve, repository: Path, tmp_path: Path
 ) -> None:
-    (tmp_path / "own_code.py").write_text(HANGING)
+    (tmp_path / "own_code.py").write_text(customer_at_72("time.sleep(1000)"))
     flags = ["--workers", "2", "--request", "own_code:Customer"]
     server = serve(str(repository), *flags).wait_until_ready(2)
 
