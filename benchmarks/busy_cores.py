@@ -17,7 +17,7 @@ import pandas as pd
 from sklearn.ensemble import HistGradientBoostingClassifier
 
 import tabserve
-from tabserve import repository
+from tabserve import loading, repository
 from tabserve.parity import columns_of
 
 
@@ -52,7 +52,7 @@ def _ways() -> dict[str, Callable[[], Any]]:
     model = HistGradientBoostingClassifier(max_iter=200, random_state=0).fit(frame, target)
     with tempfile.TemporaryDirectory() as folder:
         packed = tabserve.pack(model, folder, name="m", version="1", data=frame, engine="native")
-        loaded = repository.load(repository.find(packed))
+        loaded = loading.load(repository.find(packed))
     row = frame.iloc[:1]
     columns = columns_of(loaded.manifest.signature, row.to_dict("records"))
     return {

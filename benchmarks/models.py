@@ -27,7 +27,7 @@ from benchmarks.tables import figure, show
 from benchmarks.telco import Fitted
 from benchmarks.timing import call_s, in_turns, ratio
 from examples.churn import data
-from tabserve import repository
+from tabserve import loading, repository
 from tabserve.cpus import usable_cpus
 
 BATCH_ROWS = 1000
@@ -90,7 +90,7 @@ def _packed(fitted: Fitted, folder: Path) -> Path:
 
 
 def _in_process(fitted: Fitted, artefact: Path, arguments: argparse.Namespace) -> list[str]:
-    loaded = repository.load(repository.find(artefact), workers=usable_cpus())
+    loaded = loading.load(repository.find(artefact), workers=usable_cpus())
     cells = [loaded.manifest.engine, loaded.manifest.parity.exactness]
     for n_rows, unit in ((1, 1e6), (BATCH_ROWS, 1e3)):
         frames = _frames(fitted.features, n_rows)

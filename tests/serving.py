@@ -17,8 +17,8 @@ import orjson
 import pytest
 from werkzeug.test import run_wsgi_app
 
-from tabserve import Service, Settings, repository
-from tabserve.repository import LoadedModel
+from tabserve import Service, Settings, loading
+from tabserve.loading import LoadedModel
 from tabserve.types import Columns, Outputs, n_rows
 from tests.conftest import RECORD
 
@@ -180,7 +180,7 @@ def service_with(
     def load(artifact: Any, **_: Any) -> LoadedModel:
         return LoadedModel(artifact.manifest, engine, 0.0)
 
-    monkeypatch.setattr(repository, "load", load)
+    monkeypatch.setattr(loading, "load", load)
     service, depth = Service(path, settings=settings(**told)), Depth()
     service.metrics.queue_depth = depth
     service.wait(PATIENCE_S)

@@ -17,7 +17,7 @@ from sklearn.preprocessing import FunctionTransformer
 from sklearn.tree import DecisionTreeClassifier
 
 import tabserve
-from tabserve import hard, lower, repository
+from tabserve import hard, loading, lower, repository
 from tabserve.artifact import Artifact, Manifest
 from tabserve.errors import InvalidInput
 from tabserve.inference import signature_of
@@ -84,7 +84,7 @@ def test_a_step_that_has_no_lowering_is_the_reason(tmp_path: Path) -> None:
 
 def test_what_the_model_refuses_is_refused_by_the_graph(tmp_path: Path) -> None:
     packed(RandomForestClassifier(5, random_state=0), tmp_path)
-    loaded = repository.load(repository.find(tmp_path))
+    loaded = loading.load(repository.find(tmp_path))
 
     columns = columns_of(loaded.manifest.signature, [{"a": 0.0, "b": 1}, {"a": 1e39, "b": 1}])
     with pytest.raises(InvalidInput) as caught:
@@ -96,7 +96,7 @@ def test_missing_values_go_where_the_model_sends_them(tmp_path: Path) -> None:
     holes = ROWS.assign(a=ROWS["a"].where(random.random(200) < 0.8))
     model = HistGradientBoostingRegressor(max_iter=5).fit(holes, ROWS["a"])
     folder = tabserve.pack(model, tmp_path, name="m", version="1", data=holes[:40])
-    loaded = repository.load(repository.find(folder))
+    loaded = loading.load(repository.find(folder))
 
     assert loaded.manifest.engine == "onnx"
     nan = columns_of(loaded.manifest.signature, [{"a": None, "b": 3}])
@@ -137,7 +137,7 @@ def test_of_a_wide_models_hard_rows_as_many_are_drawn_as_is_cheap(
 
 def test_an_answer_is_the_same_alone_as_in_any_batch(tmp_path: Path) -> None:
     packed(RandomForestClassifier(20, random_state=0), tmp_path)
-    loaded = repository.load(repository.find(tmp_path))
+    loaded = loading.load(repository.find(tmp_path))
     columns = columns_of(loaded.manifest.signature, ROWS.to_dict("records"))
     whole = loaded.engine.predict(columns)
     for size in (1, 3, 64):

@@ -17,7 +17,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC, SVR
 
 import tabserve
-from tabserve import converting, repository
+from tabserve import converting, loading, repository
 from tabserve.artifact import Artifact, Manifest, Tried
 from tabserve.cli import main
 from tabserve.engines import onnx_model
@@ -62,7 +62,7 @@ def test_a_converted_model_answers_within_the_tolerance_in_any_batch(
     assert (manifest.engine, manifest.lowered) == ("onnx", None)
     assert (manifest.parity.exactness, manifest.parity.tolerance) == ("tolerance", 1e-4)
     assert manifest.parity.n_hard_rows > 1000
-    loaded = repository.load(repository.find(tmp_path))
+    loaded = loading.load(repository.find(tmp_path))
     columns = columns_of(manifest.signature, FRESH.to_dict("records"))
     for size in (1, 7, 64):
         found = in_batches(loaded.engine, columns, size)
@@ -153,7 +153,7 @@ def test_a_row_on_which_the_model_fails_must_be_refused(
 
 def test_a_class_that_is_a_truth_value_is_answered_as_one(tmp_path: Path) -> None:
     packed(make_pipeline(StandardScaler(), SVC()).fit(ROWS, IS_LARGE), tmp_path, tolerance=1e-4)
-    loaded = repository.load(repository.find(tmp_path))
+    loaded = loading.load(repository.find(tmp_path))
     assert loaded.manifest.engine == "onnx"
     columns = columns_of(loaded.manifest.signature, ROWS[:5].to_dict("records"))
     assert [type(label) for label in loaded.engine.predict(columns)["label"]] == [bool] * 5
@@ -170,13 +170,13 @@ def test_a_file_of_the_users_is_proven_within_the_tolerance(
 
     doubles = onnx_model._doubles  # now as another CPU's
     monkeypatch.setattr(onnx_model, "_doubles", lambda values: doubles(values) * (1 + 1e-6))
-    loaded = repository.load(repository.find(tmp_path / "m" / "tolerant"))
+    loaded = loading.load(repository.find(tmp_path / "m" / "tolerant"))
     assert 0 < loaded.difference < 1e-5
     with pytest.raises(NotReproduced, match="row 1 of golden"):
-        repository.load(repository.find(tmp_path / "m" / "strict"))
+        loading.load(repository.find(tmp_path / "m" / "strict"))
     monkeypatch.setattr(onnx_model, "_doubles", lambda values: doubles(values) * 1.01)
     with pytest.raises(NotReproduced, match=r"class tolerance 1e-05"):
-        repository.load(repository.find(tmp_path / "m" / "tolerant"))
+        loading.load(repository.find(tmp_path / "m" / "tolerant"))
 
 
 @pytest.mark.parametrize("tolerance", [0.0, -1e-5, 0.11, float("nan"), float("inf")])

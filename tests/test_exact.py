@@ -65,7 +65,7 @@ from sklearn.svm import SVC, SVR, LinearSVC
 from sklearn.tree import DecisionTreeClassifier
 
 import tabserve
-from tabserve import repository
+from tabserve import loading, repository
 from tabserve.parity import in_batches
 from tabserve.signature import Signature
 from tabserve.types import Columns
@@ -310,7 +310,7 @@ def test_a_packed_model_answers_as_the_original_does_alone_and_in_batches(
     folder = tabserve.pack(
         model, tmp_path, name="zoo", version="1", data=training[:12], target=TARGETS[target][:12]
     )
-    loaded = repository.load(repository.find(folder))
+    loaded = loading.load(repository.find(folder))
     assert loaded.manifest.engine == ("onnx" if kind in LOWERED else "native")
     columns = as_columns(loaded.manifest.signature, fresh)
     expected = of_the_original(model, fresh, [target.name for target in loaded.manifest.targets])
@@ -337,7 +337,7 @@ def test_groups_are_answered_as_the_original_finds_them(
     only = "native" if engine == "native" else None
     model.fit(training)
     folder = tabserve.pack(model, tmp_path, name="groups", version="1", data=training, engine=only)
-    loaded = repository.load(repository.find(folder))
+    loaded = loading.load(repository.find(folder))
     assert loaded.manifest.engine == engine
     expected = model.predict(fresh).tolist()
     columns = as_columns(loaded.manifest.signature, fresh)

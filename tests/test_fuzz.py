@@ -64,7 +64,7 @@ from sklearn.svm import LinearSVC
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
 import tabserve
-from tabserve import repository
+from tabserve import loading, repository
 from tabserve.parity import in_batches
 from tabserve.types import Columns
 
@@ -288,7 +288,7 @@ def check(seed: int, folder: Path) -> str:
     packed = tabserve.pack(model, folder, name="fuzz", version="1", data=training[:40])
     fresh = answerable(model, draw.rows(N_FRESH, unseen=True))
     expected = outputs_of(model, fresh)
-    loaded = repository.load(repository.find(packed))
+    loaded = loading.load(repository.find(packed))
     manifest = loaded.manifest
     columns = columns_of(fresh)
     assert len(fresh) > N_FRESH / 2

@@ -23,7 +23,8 @@ from tabserve import Service
 from tabserve.artifact import MANIFEST, Artifact
 from tabserve.cli import main
 from tabserve.errors import OperatorError
-from tabserve.repository import find, load
+from tabserve.loading import load
+from tabserve.repository import find
 from tests import serving
 from tests.forging import edit_manifest, forge, forge_manifest
 

@@ -14,7 +14,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.tree import DecisionTreeRegressor
 
 import tabserve
-from tabserve import repository
+from tabserve import loading, repository
 from tabserve.engines.native import NativeEngine
 from tabserve.inputs import frame_or_array
 from tabserve.parity import columns_of
@@ -113,7 +113,7 @@ def test_a_wide_table_is_the_same_frame_as_a_narrow_one(dtype: str) -> None:
 
 def native_engine(model: Any, rows: pd.DataFrame, folder: Path, **options: Any) -> NativeEngine:
     packed = tabserve.pack(model, folder, name="m", version="1", data=rows, **options)
-    engine = repository.load(repository.find(packed)).engine
+    engine = loading.load(repository.find(packed)).engine
     assert isinstance(engine, NativeEngine)
     return engine
 

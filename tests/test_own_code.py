@@ -14,7 +14,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
 import tabserve
-from tabserve import Service, carried, code_folder, repository, sources
+from tabserve import Service, carried, code_folder, loading, sources
 from tabserve.artifact import Artifact
 from tabserve.errors import ArtifactError, PackError, UntrustedModel
 from tests.forging import edit_manifest
@@ -76,7 +76,7 @@ def pack_pipeline(code: Path, out: Path, version: str = "1", **options: Any) -> 
 
 
 def answers(artifact: Artifact, part: str = "value", **allowed: bool) -> Any:
-    engine = repository.load(artifact, allow_code=True, **allowed).engine
+    engine = loading.load(artifact, allow_code=True, **allowed).engine
     return engine.predict({name: ROWS[name].to_numpy() for name in ROWS})[part].tolist()
 
 
@@ -84,7 +84,7 @@ def test_a_function_is_run_only_where_that_is_allowed(tmp_path: Path) -> None:
     artifact = pack(doubled, tmp_path)
     assert artifact.manifest.function == "tests.functions:doubled"
     with pytest.raises(UntrustedModel, match="--allow-code"):
-        repository.load(artifact)
+        loading.load(artifact)
     assert answers(artifact) == doubled({name: ROWS[name] for name in ROWS}).tolist()
 
 
@@ -128,7 +128,7 @@ def test_a_transformer_of_ones_own_is_carried_beside_the_model(
     artifact = pack_pipeline(code, tmp_path / "models", format=format)
     assert {"code/steps/__init__.py", "code/steps/numbers.py"} <= artifact.manifest.files.keys()
     with pytest.raises(UntrustedModel, match="--allow-code"):
-        repository.load(artifact, allow_pickle=True)
+        loading.load(artifact, allow_pickle=True)
     assert len(answers(artifact, allow_pickle=format == "joblib")) == len(ROWS)
     assert "steps" in sys.modules
 
@@ -137,21 +137,21 @@ def test_ones_own_code_runs_after_a_fork_and_where_that_is_allowed(
     code: Path, tmp_path: Path
 ) -> None:
     artifact = pack_pipeline(code, tmp_path / "models")
-    finish = repository.preload(artifact, allow_code=True)
+    finish = loading.preload(artifact, allow_code=True)
     assert "steps" not in sys.modules
     assert finish().manifest == artifact.manifest
     assert "steps" in sys.modules
     with pytest.raises(UntrustedModel, match="--allow-code"):
-        repository.preload(artifact)()
+        loading.preload(artifact)()
 
 
 def test_each_version_computes_with_the_modules_that_it_carries(code: Path, tmp_path: Path) -> None:
     out = tmp_path / "models"
     first = pack_pipeline(code, out)
-    old = repository.load(first, allow_code=True).engine
+    old = loading.load(first, allow_code=True).engine
     write(code, factor=1000)
     second = pack_pipeline(code, out, "2")
-    new = repository.load(second, allow_code=True).engine
+    new = loading.load(second, allow_code=True).engine
     for engine, artifact in ((old, first), (new, second)):
         columns = {name: ROWS[name].to_numpy() for name in ROWS}
         found = engine.predict(columns)["value"]
@@ -170,7 +170,7 @@ def test_a_carried_file_that_was_changed_is_not_run(code: Path, tmp_path: Path) 
     artifact = pack_pipeline(code, tmp_path / "models")
     (artifact.folder / "code/steps/numbers.py").write_text("raise SystemExit")
     with pytest.raises(ArtifactError, match="was changed after packing"):
-        repository.load(artifact, allow_code=True)
+        loading.load(artifact, allow_code=True)
 
 
 def test_what_a_server_cannot_import_is_told_before_anything_is_written(
@@ -220,9 +220,9 @@ def test_a_pickle_is_loaded_with_modules_of_the_working_directory(
     edit_manifest(artifact.folder, without_code)
     monkeypatch.setattr(sys, "path", [path for path in sys.path if path not in ("", str(code))])
     with pytest.raises(ModuleNotFoundError):
-        repository.load(Artifact(artifact.folder), allow_pickle=True)
+        loading.load(Artifact(artifact.folder), allow_pickle=True)
     monkeypatch.chdir(code)
-    assert repository.load(Artifact(artifact.folder), allow_pickle=True).difference <= 1e-12
+    assert loading.load(Artifact(artifact.folder), allow_pickle=True).difference <= 1e-12
 
 
 def without_code(manifest: dict[str, Any]) -> None:

@@ -31,7 +31,7 @@ from sklearn.preprocessing import (
 from sklearn.tree import DecisionTreeClassifier
 
 import tabserve
-from tabserve import packing, repository, sources
+from tabserve import loading, packing, sources
 from tabserve.artifact import Artifact
 from tabserve.errors import NotReproduced, OperatorError, PackError, UntrustedModel
 from tests.estimators import ColumnReader, NanClassifier, minus_batch_mean
@@ -175,7 +175,7 @@ def test_a_model_gets_the_dtype_that_it_was_trained_on(tmp_path: Path, dtype: st
     model = make_pipeline(StandardScaler(), LogisticRegression()).fit(rows, TARGET[:20])
     artifact = pack(model, tmp_path, rows)
     assert {feature.dtype for feature in artifact.manifest.signature.features} == {dtype}
-    assert repository.load(artifact).difference <= 1e-12
+    assert loading.load(artifact).difference <= 1e-12
 
 
 def test_native_categories_of_a_category_column_are_served(tmp_path: Path) -> None:
@@ -184,7 +184,7 @@ def test_native_categories_of_a_category_column_are_served(tmp_path: Path) -> No
     artifact = pack(model.fit(rows, TARGET), tmp_path, rows)
     features = artifact.manifest.signature.features
     assert [feature.categories for feature in features[2:]] == [("Bonn", "Kiel", "Ulm"), (1, 2, 3)]
-    assert repository.load(artifact).difference <= 1e-12
+    assert loading.load(artifact).difference <= 1e-12
 
 
 @pytest.mark.parametrize("name", ["m.txt", "m.ubj", "m.joblib"])
@@ -254,7 +254,7 @@ def test_an_estimator_without_records_of_its_input_gets_the_frame(tmp_path: Path
     rows = NUMBERS * 1000
     artifact = pack(model, tmp_path, rows, format="joblib")
     assert artifact.manifest.signature.layout == "frame"
-    assert repository.load(artifact, allow_pickle=True).difference == 0.0
+    assert loading.load(artifact, allow_pickle=True).difference == 0.0
 
 
 def test_an_array_of_text_and_numbers_is_taken_by_position(tmp_path: Path) -> None:
@@ -374,8 +374,8 @@ def test_a_type_that_skops_must_not_load_is_named_and_joblib_is_the_way_out(tmp_
     assert list(tmp_path.iterdir()) == []
     artifact = pack(model, tmp_path, format="joblib")
     with pytest.raises(UntrustedModel, match="--allow-pickle"):
-        repository.load(artifact)
-    repository.load(artifact, allow_pickle=True)
+        loading.load(artifact)
+    loading.load(artifact, allow_pickle=True)
 
 
 def test_a_model_whose_answers_depend_on_the_batch_is_never_joined(tmp_path: Path) -> None:
@@ -407,7 +407,7 @@ def test_a_model_file_is_packed_and_a_pickle_only_when_allowed(tmp_path: Path, s
         with pytest.raises(UntrustedModel, match="--allow-pickle"):
             packing.pack_from_files(str(path), sample, allow_pickle=False, **options)
     folder = packing.pack_from_files(str(path), sample, allow_pickle=suffix != "skops", **options)
-    manifest = repository.load(Artifact(folder)).manifest
+    manifest = loading.load(Artifact(folder)).manifest
     assert manifest.metrics[0].data == "rows.csv"
     assert manifest.training_date == datetime.fromtimestamp(path.stat().st_mtime, UTC)
 

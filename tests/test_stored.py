@@ -20,7 +20,7 @@ from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardSc
 from xgboost import XGBClassifier, XGBRegressor
 
 import tabserve
-from tabserve import boosters, checking, repository, stored
+from tabserve import boosters, checking, loading, repository, stored
 from tabserve.errors import InvalidInput, MissingExtra, PackError
 from tabserve.parity import in_batches
 from tabserve.types import Columns
@@ -132,7 +132,7 @@ def test_either_engine_answers_what_the_original_does(kind: str, tmp_path: Path)
         )  # fmt: skip
         kept = {path.name for path in folder.iterdir()} - {"manifest.json", "manifest.json.sha256"}
         assert sorted(kept - {"golden.jsonl", "model.onnx"}) == sorted(files)
-        loaded = repository.load(repository.find(folder))
+        loaded = loading.load(repository.find(folder))
         assert all(tried.equal for tried in loaded.manifest.parity.tried)
         assert loaded.manifest.parity.exactness == exactness
         for size in (1, 7, N_ROWS):
@@ -158,7 +158,7 @@ def test_categories_of_a_boosters_own_are_its_own(kind: str, tmp_path: Path) -> 
         folder = tabserve.pack(
             model, tmp_path, name="m", version=f"1-{engine}", data=rows, engine=engine
         )
-        loaded = repository.load(repository.find(folder))
+        loaded = loading.load(repository.find(folder))
         assert loaded.engine.name == (engine or expected_engine)
         for size in (1, N_ROWS):
             found = in_batches(loaded.engine, columns_of(rows), size)["value"]
@@ -170,7 +170,7 @@ def test_narrow_and_nullable_columns_reach_a_booster_as_they_do_in_a_frame(
     model: Any, tmp_path: Path
 ) -> None:
     folder = tabserve.pack(model.fit(NARROW, VALUE), tmp_path, name="m", version="1", data=NARROW)
-    loaded = repository.load(repository.find(folder))
+    loaded = loading.load(repository.find(folder))
     assert [(tried.equal, tried.why) for tried in loaded.manifest.parity.tried] == [
         (True, None)
     ] * 2
@@ -199,7 +199,7 @@ def test_loading_a_booster_reads_no_pickle(
     for owner, name in [(pickle, "load"), (pickle, "loads"), (pickle, "Unpickler")]:
         monkeypatch.setattr(owner, name, refuse)
     monkeypatch.setattr(joblib, "load", refuse)
-    assert repository.load(repository.find(folder)).engine.name == "native"
+    assert loading.load(repository.find(folder)).engine.name == "native"
 
 
 def test_check_names_the_boosters_format_and_library(tmp_path: Path) -> None:
@@ -228,7 +228,7 @@ def test_an_altered_booster_is_not_loaded(tmp_path: Path) -> None:
     file = folder / "booster.txt"
     file.write_bytes(file.read_bytes().replace(b"leaf_value=", b"leaf_value=1", 1))
     with pytest.raises(tabserve.errors.ArtifactError, match="was changed after packing"):
-        repository.load(repository.find(folder))
+        loading.load(repository.find(folder))
 
 
 def test_what_was_trained_in_early_rounds_only_is_what_is_kept() -> None:
@@ -271,7 +271,7 @@ def test_a_number_that_a_linear_booster_refuses_is_refused(tmp_path: Path) -> No
     rows = ROWS[["age", "monthly pay"]]
     model = XGBRegressor(**XGB, booster="gblinear").fit(rows, VALUE)
     folder = tabserve.pack(model, tmp_path, name="m", version="1", data=rows)
-    engine = repository.load(repository.find(folder)).engine
+    engine = loading.load(repository.find(folder)).engine
     with pytest.raises(InvalidInput):
         engine.predict({"age": np.array([1]), "monthly pay": np.array([1e39])})
 

@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict
 from rich.console import Console
 from rich.text import Text
 
-from tabserve import compatibility, parity, repository, telling
+from tabserve import compatibility, loading, parity, repository, telling
 from tabserve.artifact import Artifact
 from tabserve.errors import ArtifactError
 from tabserve.types import Array, Outputs
@@ -105,7 +105,7 @@ def _answers(
         names = [feature.name for feature in signature.features]
         rows = [{name: row[name] for name in names} for row in golden.rows]
         columns = parity.columns_of(signature, rows)
-        found = repository.load(other, **options).engine.predict(columns)
+        found = loading.load(other, **options).engine.predict(columns)
     except KeyError as error:
         return Answers(rows=whose, why_not=f"The rows have no {error.args[0]}.")
     except Exception as error:  # noqa: BLE001 - whatever a library raises on a model is told

@@ -16,10 +16,10 @@ from typing import Any, Literal
 import orjson
 from pydantic import BaseModel, ConfigDict
 
-from tabserve import parity, repository
+from tabserve import loading, parity
 from tabserve.artifact import Artifact
 from tabserve.errors import OperatorError, UntrustedModel
-from tabserve.repository import LoadedModel
+from tabserve.loading import LoadedModel
 from tabserve.signature import Signature
 from tabserve.types import Columns, Engine
 
@@ -85,11 +85,11 @@ def here(folder: Path, allow_pickle: bool, allow_code: bool) -> Measured:
     began = time.perf_counter()
     try:
         artifact = Artifact(folder)
-        finish = repository.preload(artifact, **allowed)
+        finish = loading.preload(artifact, **allowed)
         load_s = time.perf_counter() - began
         rows = _rows(artifact)
         one = parity.columns_of(artifact.manifest.signature, rows[:1])
-        if repository.is_shared(artifact):
+        if loading.is_shared(artifact):
             forked = _forked_mib(finish, one)
         began = time.perf_counter()
         loaded = finish()

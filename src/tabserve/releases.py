@@ -12,7 +12,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from tabserve import compatibility, repository
+from tabserve import compatibility, loading, repository
 from tabserve.artifact import Artifact, Manifest
 from tabserve.errors import ArtifactError, ReleaseError
 from tabserve.repository import LIVE, Live
@@ -62,7 +62,7 @@ def promote(
     before = _live_now(folder)
     if before is not None and before.version != version and not allow_breaking:
         _refuse_breaking(folder, before.version, artifact)
-    repository.load(artifact, allow_pickle=allow_pickle, allow_code=allow_code)
+    loading.load(artifact, allow_pickle=allow_pickle, allow_code=allow_code)
     return make_live(folder, version, allow_breaking=allow_breaking)
 
 

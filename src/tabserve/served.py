@@ -10,18 +10,18 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel
 
-from tabserve import repository
+from tabserve import loading
 from tabserve.artifact import Artifact, Manifest
 from tabserve.batching import Batcher
 from tabserve.decoding import RecordDecoder
 from tabserve.errors import ModelNotReady, OperatorError
 from tabserve.lines import Lines
+from tabserve.loading import LoadedModel
 from tabserve.metrics import Metrics
 from tabserve.moments import texts_of_moments
 from tabserve.output import WARNINGS, Renderer
 from tabserve.predictor import Outcome, Predictor
 from tabserve.records import Records
-from tabserve.repository import LoadedModel
 from tabserve.signature import Feature
 from tabserve.types import Array, Computation
 
@@ -96,7 +96,7 @@ class ServedModel:
     def preload(self) -> None:
         """Load what processes that are forked from this one may share. Raises what `wait` does."""
         if self._finish is None:
-            self._finish = repository.preload(self._artifact, **self._loading)
+            self._finish = loading.preload(self._artifact, **self._loading)
 
     def start(self) -> None:
         """Begin to load, if nobody did; returns at once."""
@@ -258,7 +258,7 @@ class ServedModel:
     def _load(self) -> None:
         try:
             finish = self._finish or partial(
-                repository.load, self._artifact, pause=self.pause, **self._loading
+                loading.load, self._artifact, pause=self.pause, **self._loading
             )
             loaded = finish()
         except Exception as error:  # noqa: BLE001 - kept, and told to whoever waits

@@ -13,7 +13,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 import tabserve
-from tabserve import repository
+from tabserve import loading, repository
 from tabserve.engines.onnx import ROWS_FOR_THREADS, ROWS_TO_SORT, OnnxEngine
 from tabserve.errors import InvalidInput
 from tabserve.lowered import Cut, Lowered
@@ -38,9 +38,9 @@ def engine(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[Any]:
-    monkeypatch.setattr(repository, "usable_cpus", lambda: request.param)
+    monkeypatch.setattr(loading, "usable_cpus", lambda: request.param)
     folder = tabserve.pack(forest, tmp_path, name="forest", version="1", data=rows(50))
-    yield repository.load(repository.find(folder)).engine
+    yield loading.load(repository.find(folder)).engine
 
 
 def test_each_row_of_a_large_batch_has_its_own_answer(engine: Any, forest: Any) -> None:
@@ -63,7 +63,7 @@ def test_a_large_number_that_the_model_takes_is_not_told_beside_one_that_it_refu
     frame = rows(300) * 1e9
     model = make_pipeline(StandardScaler(), RandomForestClassifier(2)).fit(frame, frame["a"] > 0)
     folder = tabserve.pack(model, tmp_path, name="forest", version="1", data=frame)
-    engine = repository.load(repository.find(folder)).engine
+    engine = loading.load(repository.find(folder)).engine
     assert isinstance(engine, OnnxEngine)
     asked = pd.DataFrame({"a": [1.0, 1e39, 1e300], "b": 1.0, "c": 1.0})
     alone = engine.predict({name: asked[name].to_numpy()[1:2] for name in asked})
@@ -79,7 +79,7 @@ def test_a_row_that_becomes_undefined_is_told_by_its_place(tmp_path: Path) -> No
     frame = rows(300).abs()
     model = make_pipeline(FunctionTransformer(np.log), LinearRegression()).fit(frame, frame["a"])
     folder = tabserve.pack(model, tmp_path, name="line", version="1", data=frame)
-    engine = repository.load(repository.find(folder)).engine
+    engine = loading.load(repository.find(folder)).engine
     assert isinstance(engine, OnnxEngine)
 
     with pytest.raises(InvalidInput) as caught:

@@ -123,16 +123,16 @@ SLOWLY_LOADED = """
 import time
 from pathlib import Path
 import tabserve
-from tabserve import repository
+from tabserve import loading
 
-preload = repository.preload
+preload = loading.preload
 
 def once_told(*args, **kwargs):
     while not Path("go").exists():
         time.sleep(0.01)
     return preload(*args, **kwargs)
 
-repository.preload = once_told
+loading.preload = once_told
 service = tabserve.Service("models")
 """
 

@@ -15,7 +15,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder
 
-from tabserve import repository
+from tabserve import loading, repository
 from tabserve.artifact import GRAPH, Artifact
 from tabserve.packing import pack
 from tabserve.scoring import engine as engines
@@ -70,7 +70,7 @@ def piece_of(frame: pd.DataFrame) -> Piece:
 
 
 def test_tables_give_the_bits_of_the_engine(artifact: Any):
-    forest, loaded = read_forest(artifact.read(GRAPH)), repository.load(artifact)
+    forest, loaded = read_forest(artifact.read(GRAPH)), loading.load(artifact)
     assert forest is not None
     piece = piece_of(rows())
     tabled = engines._Tabled(loaded, Tables(forest, 10**9), has_refused=True)
@@ -87,7 +87,7 @@ def test_tables_give_the_bits_of_the_engine(artifact: Any):
 
 
 def test_tables_that_differ_are_not_used(artifact: Any):
-    forest, loaded = read_forest(artifact.read(GRAPH)), repository.load(artifact)
+    forest, loaded = read_forest(artifact.read(GRAPH)), loading.load(artifact)
     assert forest is not None
     wrong = Forest(**{**vars(forest), "weight": forest.weight + 2**-30})
     tabled = engines._Tabled(loaded, Tables(wrong, 10**9), has_refused=True)
@@ -99,7 +99,7 @@ def test_tables_that_differ_are_not_used(artifact: Any):
 
 
 def test_boxes_of_too_many_cells_are_left(artifact: Any, monkeypatch: pytest.MonkeyPatch):
-    forest, loaded = read_forest(artifact.read(GRAPH)), repository.load(artifact)
+    forest, loaded = read_forest(artifact.read(GRAPH)), loading.load(artifact)
     assert forest is not None
     piece = piece_of(rows())
     all_there = Tables(forest, 10**9)
@@ -124,7 +124,7 @@ def test_a_wide_forest_is_left_to_the_engine(tmp_path: Any):
         sample, sample["x0"].fillna(0)
     )
     folder = pack(model, tmp_path, name="m", version="1", data=sample, output={"name": "y"})
-    forest, loaded = read_forest((folder / GRAPH).read_bytes()), repository.load(Artifact(folder))
+    forest, loaded = read_forest((folder / GRAPH).read_bytes()), loading.load(Artifact(folder))
     assert forest is not None
     tabled = engines._Tabled(loaded, Tables(forest, 10**9), has_refused=True)
     piece = Piece(np.arange(5000), {name: frame[name].to_numpy() for name in frame})

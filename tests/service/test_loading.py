@@ -14,7 +14,7 @@ import pytest
 
 from tabserve import Service
 from tabserve.errors import ArtifactError, ModelNotReady
-from tabserve.repository import LoadedModel
+from tabserve.loading import LoadedModel
 from tests.serving import PATIENCE_S, Client, ConstantEngine, HeldEngine, client_of, error, settings
 
 
@@ -35,7 +35,7 @@ def loading(
         outcome.append(engine)
         given.set()
 
-    monkeypatch.setattr("tabserve.repository.load", load)
+    monkeypatch.setattr("tabserve.loading.load", load)
     service = Service(repository, settings=settings())
     yield service, client_of(service, framework), finish
     finish(ConstantEngine(0.5))

@@ -53,15 +53,15 @@ def test_a_service_pickles_as_what_it_was_made_of(
 _FORK = """
 import os, sys
 import numpy as np
-from tabserve import Service, Settings, repository
-from tabserve.repository import LoadedModel
+from tabserve import Service, Settings, loading
+from tabserve.loading import LoadedModel
 
 class Engine:
     name, reentrant = "half", False
     def predict(self, columns):
         return {"proba": np.array([0.5])}
 
-repository.load = lambda artifact, **_: LoadedModel(artifact.manifest, Engine(), 0.0)
+loading.load = lambda artifact, **_: LoadedModel(artifact.manifest, Engine(), 0.0)
 service = Service(sys.argv[1], settings=Settings(log="off"))
 client = service.flask().test_client()
 pid = os.fork()

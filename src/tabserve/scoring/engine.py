@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 
 from tabserve.artifact import GRAPH, REFUSED, Artifact
+from tabserve.loading import LoadedModel
 from tabserve.lowered import ROUNDED, coded
 from tabserve.output import Renderer
-from tabserve.repository import LoadedModel
 from tabserve.scoring.forest import read_forest
 from tabserve.scoring.rows import Coded, Piece
 from tabserve.scoring.tables import Tables

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tabserve import repository
+from tabserve import loading, repository
 from tabserve.artifact import MANIFEST, Artifact
 from tabserve.cpus import usable_cpus
 from tabserve.decoding import RecordDecoder
@@ -127,7 +127,7 @@ class _Work:
 
     def loaded(self) -> Predict:
         artifact = Artifact(self.folder)
-        loaded = repository.load(
+        loaded = loading.load(
             artifact,
             allow_pickle=self.plan.allow_pickle,
             allow_code=self.plan.allow_code,
