@@ -17,15 +17,15 @@ from tabserve.cost import Cost
 from tabserve.errors import Internal, ModelNotReady, Overloaded
 from tabserve.types import Computation, Compute, Rows
 
-# Rows after which a batch is closed. What queues behind it would gain nothing from joining, and
-# would wait for all of it.
+# A batch is closed at so many rows: a request that joined it would gain nothing more, and would
+# wait for all of it.
 MAX_JOINED_ROWS = 4096
 
 # What was learnt of the model's cost is believed for so long after its last call: a model that is
 # thought to be too slow for everybody would never be called again.
 _BELIEVED_S = 1.0
-# Who would be answered this late in the time that he has is refused: the rest is for what is not
-# known so well.
+# A request is refused if its answer is expected later than at this share of its time: the rest is a
+# margin for what is only estimated.
 _USABLE = 0.9
 
 

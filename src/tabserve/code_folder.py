@@ -11,7 +11,7 @@ from tabserve import reading
 from tabserve.carried import PREFIX, is_plain_path, module_names
 from tabserve.errors import ArtifactError, PackError
 
-# Far above a model's own modules; who gives his home folder is to be told.
+# Far more than a model's own modules: a home folder, say, was given by mistake.
 MOST_FILES = 1000
 MOST_LOOKED_AT = 20_000
 MOST_FILE_BYTES = 2**20

@@ -14,11 +14,11 @@ from tabserve.request_class import class_of
 from tabserve.signature import EXACT_INTEGER_LIMIT, Feature, Signature
 from tabserve.validation import range_text
 
-# Of a list of names as many are said.
+# So many names of a list are told.
 _MOST_NAMES = 5
 
-# What of a feature has a rule of its own here, and what no client can tell. Any other part of it
-# that changes counts as breaking until it has a rule too.
+# Parts of a feature that have a rule of their own here, and parts that no client can notice. A
+# change of any other part counts as breaking until it has a rule too.
 _COMPARED = frozenset(
     {"name", "type", "nullable", "required", "default", "dtype", "categories", "unknown", "range"}
 )

@@ -101,7 +101,8 @@ class RecordDecoder:
             feature: self._wire_name(field) for feature, field in self._acceptance.field_of.items()
         }
         self._lax_json = LaxJSON(self.request_class)
-        # Else what is nested has a key of its own, as what is lax has.
+        # Where it may not, what is nested stands under a key that no field has, and the number of
+        # keys shows it.
         self._may_nest = may_nest(self.request_class)
         self._one = TypeAdapter(self.request_class)
         self._validate_one = self._one.validator.validate_json

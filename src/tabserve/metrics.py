@@ -159,7 +159,7 @@ class Metrics:
         self._make_room()
         self.queue_depth._value.get()  # one that was forked opens files of its own
         largest: Any = self.rollout.largest_difference
-        # One of each kind, which has a file for all of them.
+        # One metric of each kind: all of a kind are in one file.
         values = [
             self.log_dropped._value,
             self.batch_rows._sum,

@@ -42,11 +42,11 @@ class Lowering:
     inputs: Matrix
     parts: Parts = field(default_factory=dict)
     graph: Graph = field(default_factory=Graph)
-    # Of the graph, what scikit-learn refuses where it is not finite.
+    # Values of the graph that scikit-learn refuses where they are not finite.
     refused_if_infinite: list[str] = field(default_factory=list)
-    # Of the graph, what trees decide on, with the thresholds by column.
+    # Values of the graph that trees decide on, with the thresholds by column.
     splits: list[tuple[str, Splits]] = field(default_factory=list)
-    # That decide on the inputs, and maybe on columns behind them.
+    # Trees that decide on the inputs, and maybe on columns behind them.
     trees: list[Tree] = field(default_factory=list)
 
     @property

@@ -57,7 +57,7 @@ class _Nodes:
     def attributes(self) -> dict[str, Array]:
         joined = {name: np.concatenate(parts) for name, parts in self._parts.items()}
         if not joined["nodes_missing_value_tracks_true"].any():
-            # Left out, the operator looks at no value for it.
+            # Without this array the operator asks of no value whether it is missing.
             del joined["nodes_missing_value_tracks_true"]
         return joined | {"tree_roots": np.array(self._roots)}
 
