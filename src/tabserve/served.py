@@ -203,41 +203,6 @@ class ServedModel:
         """The names under "features" and "result" of the log's lines."""
         return set(self._names) | set(self.decoder.echo_schema()) | set(self.renderer.own_fields)
 
-    def metadata(self) -> dict[str, Any]:
-        """Raises nothing, and says what it can while the model is loading."""
-        manifest = self.manifest
-        record = self.decoder.json_schema()
-        properties, required = record["properties"], record.get("required", [])
-        sent_as = self.decoder.wire_names
-        return {
-            "model": manifest.name,
-            "model_version": manifest.version,
-            "model_type": manifest.model_type,
-            "features": [
-                {
-                    "name": feature.name,
-                    "type": feature.type,
-                    "nullable": feature.takes_null
-                    and _allows_null(properties[sent_as[feature.name]]),
-                    "required": sent_as[feature.name] in required,
-                    "default": feature.default,
-                    "imputed": feature.imputed,
-                    "categories": feature.categories,
-                    "unknown": feature.unknown,
-                    "observed": feature.observed,
-                    "range": feature.range,
-                    "constraints": properties[sent_as[feature.name]],
-                }
-                for feature in self._features
-            ],
-            "output": self.renderer.json_schema()["properties"],
-            "training_date": manifest.training_date.isoformat(),
-            "metrics": [metric.model_dump() for metric in manifest.metrics],
-            "engine": manifest.engine,
-            "parity": manifest.parity.model_dump(),
-            "libraries": manifest.libraries,
-        }
-
     def end(self) -> None:
         """Take nothing more, and finish what is queued; returns at once."""
         if self._batcher is not None:
@@ -315,12 +280,3 @@ def refusal_sentence(error: Exception) -> str:
             ". Install it where the model is served, or pack the model again with --code FOLDER."
         )
     return found
-
-
-def _allows_null(schema: dict[str, Any]) -> bool:
-    """Whether null is valid by a field's JSON Schema."""
-    if "anyOf" in schema:
-        return any(_allows_null(part) for part in schema["anyOf"])
-    if "enum" in schema:
-        return None in schema["enum"]
-    return schema.get("type", "null") == "null" and not schema.keys() & {"$ref", "const"}

@@ -6,6 +6,7 @@ from typing import Any
 
 from tabserve.changes import Changes
 from tabserve.errors import ModelNotReady, NotFound
+from tabserve.metadata import metadata_of
 from tabserve.metrics import Metrics
 from tabserve.models import Models
 from tabserve.named import NamedModel
@@ -103,7 +104,7 @@ def named_routes(
         inner = (
             _closed_routes(changes, named.name, version)
             if model is None
-            else [Route("GET", "", _metadata_of(model))]
+            else [_metadata_route(model)]
         )
         for route in inner:
             yield route.below(f"/versions/{version}", "/versions/{version}")
@@ -146,7 +147,7 @@ def _closed_routes(changes: Changes, name: str, version: str) -> list[Route]:
         raise ModelNotReady("This version is loaded at the first request for a prediction.")
 
     def metadata(request: Request) -> Pending:
-        found = changes.do(lambda: changes.model_of(name, version).metadata())
+        found = changes.do(lambda: metadata_of(changes.model_of(name, version)))
         return Pending(found, json_response)
 
     return [
@@ -157,8 +158,8 @@ def _closed_routes(changes: Changes, name: str, version: str) -> list[Route]:
     ]
 
 
-def _metadata_of(model: ServedModel) -> Handler:
-    return lambda request: json_response(model.metadata())
+def _metadata_route(model: ServedModel) -> Route:
+    return Route("GET", "", lambda request: json_response(metadata_of(model)))
 
 
 def _summary(named: NamedModel) -> JSON:

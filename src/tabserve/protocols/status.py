@@ -3,6 +3,7 @@
 from typing import Any
 
 from tabserve.errors import ModelNotReady
+from tabserve.metadata import metadata_of
 from tabserve.metrics import Metrics
 from tabserve.openapi import error_answer
 from tabserve.responses import json_response
@@ -51,7 +52,7 @@ def routes(model: ServedModel) -> list[Route]:
         return json_response({"status": "ready", "model_version": version})
 
     def metadata(request: Request) -> Response:
-        return json_response(model.metadata())
+        return json_response(metadata_of(model))
 
     return [
         Route(
