@@ -2,6 +2,8 @@ import errno
 import gzip
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from sklearn.pipeline import Pipeline
 
 import tabserve
 from tabserve.errors import ScoreError
+from tabserve.scoring.writing import Parts
 from tests.scoring.conftest import FEATURES, read, records, write
 
 FORMATS = ["csv", "ndjson", "parquet"]
@@ -275,6 +278,46 @@ def test_parts_that_are_left_of_their_removal_are_no_run(
     assert score(source, out, resume=True, replace=True).n_resumed == 0
     assert len(read(out)) == 130
     assert not (tmp_path / "out.csv.partial").exists()
+
+
+# Holds the folder of a run until its standard input ends.
+HOLDING = """
+import fcntl, sys
+with open(sys.argv[1], "wb") as file:
+    fcntl.lockf(file, fcntl.LOCK_EX)
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_run_that_another_process_does_is_not_resumed(
+    score: Any, customers: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    source, out = write(customers[FEATURES][:130], tmp_path / "in.csv"), tmp_path / "out.csv"
+    with monkeypatch.context() as patched, pytest.raises(ScoreError, match="Interrupted"):
+        patched.setattr(Parts, "finish", interrupted)
+        score(source, out)
+    lock = str(tmp_path / "out.csv.partial" / "lock")
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDING, lock], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"held\n"
+        with pytest.raises(ScoreError, match="Another run writes"):
+            score(source, out, resume=True)
+        other.communicate(timeout=60)
+    assert score(source, out, resume=True).n_resumed == 130
+    assert len(read(out)) == 130
+
+
+def interrupted(*_: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def test_a_pipe_is_refused_and_not_waited_for(score: Any, tmp_path: Path):
+    os.mkfifo(tmp_path / "in.csv")
+    with pytest.raises(ScoreError, match="no ordinary file"):
+        score(tmp_path / "in.csv", tmp_path / "out.csv")
 
 
 def test_lines_of_spaces_are_rows(score: Any, customers: Any, ask: Any, tmp_path: Path):

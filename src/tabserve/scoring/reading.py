@@ -68,6 +68,8 @@ class Source:
     def opened(cls, path: Path) -> "Source":
         """Raises ScoreError."""
         format = format_of(path)
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise ScoreError(f"{path} is no ordinary file, which can be read more than once.")
         try:
             if format == "parquet":
                 columns = list(pq.read_schema(path).names)

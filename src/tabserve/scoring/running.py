@@ -65,7 +65,6 @@ def run(plan: Plan, on_progress: Callable[[Progress], None]) -> Progress:
     categories = scorer.checker.categories(source.columns) - {*plan.keep}
     parts = work.parts(scorer)
     n_rows = plan.chunk or _chunk_rows(len(artifact.manifest.signature.features))
-    parts.begin(_fingerprint(plan, artifact, parts, n_rows), plan.resume)
     n_parts = 0
     total, began = Progress(), time.monotonic()
 
@@ -89,6 +88,7 @@ def run(plan: Plan, on_progress: Callable[[Progress], None]) -> Progress:
                 total = count(_Done(chunk.number, *known, chunk.share), sum(known))
 
     try:
+        parts.begin(_fingerprint(plan, artifact, parts, n_rows), plan.resume)
         n = plan.processes or usable_cpus()
         with Processes[Chunk, _Done](work, n, "fork" if is_lowered else "spawn") as processes:
             for done in processes.results(to_do()):
@@ -99,6 +99,8 @@ def run(plan: Plan, on_progress: Callable[[Progress], None]) -> Progress:
         raise ScoreError(
             f"Interrupted after {total.n_rows:,} rows, which are kept: go on with --resume."
         ) from None
+    finally:
+        parts.close()
     return count(_Done(0, 0, 0, 1.0))
 
 

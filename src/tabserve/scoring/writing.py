@@ -3,6 +3,7 @@
 Beside OUT, in the folder OUT.partial, so that the last step is a rename within one file system.
 """
 
+import fcntl
 import io
 import os
 import shutil
@@ -28,6 +29,8 @@ except ImportError:
     raise MissingExtra("pyarrow", "score") from None
 
 _PLAN = "plan.json"
+# Of the folder, which the process holds that began or resumed the run.
+_LOCK = "lock"
 
 
 class Parts:
@@ -50,6 +53,7 @@ class Parts:
         self._as_json = as_json
         self._arrow = pa.schema([(".".join(path), kind) for path, kind in schema.items()])
         self.folder = out.with_name(out.name + ".partial")
+        self._locked: Any = None
 
     def begin(self, plan: dict[str, Any], resume: bool) -> None:
         """plan: what the parts were made from; only for the same one a run is resumed.
@@ -72,15 +76,35 @@ class Parts:
                         f"The run in {self.folder} cannot be resumed: its {', '.join(changed)} "
                         "differ(s) from this one's. Delete the folder to begin anew."
                     )
+                self._lock()
                 if known is not None:
                     return
                 # What is left where a run was killed while it removed its parts: some of them.
                 for part in self.folder.glob("[0-9]*.*"):
                     part.unlink()
             self.folder.mkdir(exist_ok=True)
+            self._lock()
             _write(path, orjson.dumps(plan))
         except OSError as error:
             raise ScoreError(f"Cannot write {self.folder}: {error.strerror}.") from None
+
+    def close(self) -> None:
+        """What is left of the folder is another run's."""
+        if self._locked is not None:
+            self._locked.close()
+
+    def _lock(self) -> None:
+        """Until `close`, or this process ends. Raises ScoreError."""
+        if self._locked is not None:
+            return
+        self._locked = (self.folder / _LOCK).open("wb")
+        try:
+            # By record, so that processes that are forked do not hold it longer than this one.
+            fcntl.lockf(self._locked, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ScoreError(
+                f"Another run writes {self.folder}: wait until it is done, or end it."
+            ) from None
 
     def done(self, number: int) -> tuple[int, int] | None:
         """Rows with an answer and rejects of a part that there is; None where there is none."""
