@@ -24,10 +24,9 @@ def test_a_model_that_seeds_what_is_random_makes_no_id_come_again() -> None:
 FORKED = """
 import os
 from tabserve.types import new_id
-child = os.fork()
+if child := os.fork():
+    os.waitpid(child, 0)  # one after the other
 print(new_id(), flush=True)
-if child:
-    os.waitpid(child, 0)
 """
 
 
