@@ -86,15 +86,15 @@ def main() -> None:
         json.dump(samples, told)
 
 
-_LOADING = re.compile(r"(\S+ \S+) INFO tabserve: \S+ \S+ is being loaded")
-_LIVE = re.compile(r"(\S+ \S+) INFO tabserve: \S+ \S+ is live")
+_LOADING = re.compile(r"(\S+) INFO tabserve: \S+ \S+ is being loaded")
+_LIVE = re.compile(r"(\S+) INFO tabserve: \S+ \S+ is live")
 
 
 def loads(log: Path) -> list[tuple[float, float]]:
     """When each began and ended, by the server's own log."""
     text = log.read_text()
     began, ended = (
-        [datetime.strptime(at, "%Y-%m-%d %H:%M:%S,%f").timestamp() for at in pattern.findall(text)]
+        [datetime.fromisoformat(at).timestamp() for at in pattern.findall(text)]
         for pattern in (_LOADING, _LIVE)
     )
     return list(zip(began, ended, strict=False))
