@@ -242,6 +242,17 @@ def test_what_was_trained_in_early_rounds_only_is_what_is_kept() -> None:
     np.testing.assert_array_equal(found, model.predict_proba(rows))
 
 
+@pytest.mark.parametrize("loss", ["Poisson", "Tweedie:variance_power=1.5", "RMSEWithUncertainty"])
+def test_catboosts_file_answers_as_the_model_did(loss: str) -> None:
+    rows = ROWS[["age", "monthly pay", "debt"]]
+    model = CatBoostRegressor(**CAT, loss_function=loss).fit(rows, ROWS["age"])
+    format, content = boosters.dump(model)
+    predictor, wrapped = boosters.load(format, content, None), boosters.read(".cbm", content)
+
+    for found in (predictor.predict(predictor.prepared(rows)), wrapped.predict(rows)):
+        np.testing.assert_array_equal(found, model.predict(rows))
+
+
 @pytest.mark.parametrize(("name", "format"), [("xgboost", "ubj"), ("catboost", "cbm")])
 def test_a_library_that_is_not_installed_is_named(
     name: str, format: Any, monkeypatch: pytest.MonkeyPatch

@@ -23,13 +23,21 @@ _WITHOUT_EXP = frozenset(
 
 _CLASSIFIES = frozenset({"Logloss", "CrossEntropy", "MultiClass", "MultiClassOneVsAll"})
 
+# What the wrapper's `predict` gives where that is no raw score, by the loss.
+_ANSWERS = {
+    "Poisson": "Exponent",
+    "Tweedie": "Exponent",
+    "RMSEWithUncertainty": "RMSEWithUncertainty",
+}
+
 
 def read(suffix: str, content: bytes) -> Any:
     if not content.startswith(b"CBM1"):
         raise WrongFormat("a model of CatBoost, which begins with CBM1")
     loss = _loss(catboost.CatBoost().load_model(blob=content))
     kind = catboost.CatBoostClassifier if loss in _CLASSIFIES else catboost.CatBoostRegressor
-    return kind().load_model(blob=content)
+    # Which its `predict` does not ask the model for.
+    return kind(loss_function=loss).load_model(blob=content)
 
 
 def content_of(booster: Any) -> bytes:
@@ -59,6 +67,8 @@ class Predictor:
     def __init__(self, content: bytes, classes: Array | None) -> None:
         kind = catboost.CatBoostRegressor if classes is None else catboost.CatBoostClassifier
         self._model = model = kind().load_model(blob=content)
+        raw = "RawFormulaVal" if classes is None else "Class"
+        self._answer = _ANSWERS.get(_loss(model), raw)
         # Asked once: in each call it would take 60 µs, as long as 1,000 trees for one row.
         self._kinds: dict[str, list[int]] = {
             "cat_features": model.get_cat_feature_indices(),
@@ -71,7 +81,7 @@ class Predictor:
         return catboost.Pool(rows, thread_count=1, **self._kinds)
 
     def predict(self, rows: Any) -> Array:
-        return np.asarray(self._model.predict(rows, thread_count=1))
+        return np.asarray(self._model.predict(rows, self._answer, thread_count=1))
 
     def predict_proba(self, rows: Any) -> Array:
         return np.asarray(self._model.predict_proba(rows, thread_count=1))
