@@ -5,6 +5,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from catboost import CatBoostRegressor
+from lightgbm import LGBMRegressor
 from sklearn.compose import make_column_transformer
 from sklearn.ensemble import (
     BaggingClassifier,
@@ -13,6 +15,7 @@ from sklearn.ensemble import (
 )
 from sklearn.feature_selection import RFE, SelectFromModel
 from sklearn.linear_model import LogisticRegression
+from sklearn.multioutput import MultiOutputRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import (
     FunctionTransformer,
@@ -54,3 +57,11 @@ def test_bits_is_only_for_what_compares_and_adds_in_a_fixed_order(
 ) -> None:
     target = VALUES.sum(axis=1) if isinstance(model, HistGradientBoostingRegressor) else TARGET
     assert exactness_of(model.fit(ROWS, target)) == exactness
+
+
+@pytest.mark.parametrize("booster", [
+    CatBoostRegressor(n_estimators=2, verbose=0, allow_writing_files=False),
+    LGBMRegressor(n_estimators=2, verbose=-1),
+])  # fmt: skip
+def test_a_booster_that_is_fitted_for_each_target_counts_as_it_was_fitted(booster: Any) -> None:
+    assert exactness_of(MultiOutputRegressor(booster).fit(ROWS, VALUES)) == "bits"

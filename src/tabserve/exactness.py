@@ -52,7 +52,8 @@ def exactness_of(model: Any) -> Exactness:
     for estimator in estimators(model, closed=_SELECTORS):
         name = type(estimator).__name__
         if boosters.is_booster(estimator):
-            if boosters.exactness_of(estimator) == "close":
+            # One that is not fitted is the pattern of others, which are.
+            if boosters.is_fitted(estimator) and boosters.exactness_of(estimator) == "close":
                 return "close"
             continue
         if not (name in BITS or _is_exact(estimator)) or not is_sklearns(type(estimator)):

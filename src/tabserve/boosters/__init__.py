@@ -55,6 +55,12 @@ def is_booster(model: Any) -> bool:
     return type(model).__name__ in _KINDS and _library_name(model) in FORMATS
 
 
+def is_fitted(booster: Any) -> bool:
+    """CatBoost has a name of its own for it."""
+    own = hasattr(booster, "is_fitted")
+    return bool(booster.is_fitted() if own else booster.__sklearn_is_fitted__())
+
+
 def takes_classes(model: Any) -> bool:
     """Whether it is a classifier whose file keeps no names of classes."""
     is_named = type(model).__name__.endswith("Classifier")
