@@ -17,6 +17,7 @@ import tabserve
 from tabserve import loading, repository
 from tabserve.engines.native import NativeEngine
 from tabserve.inputs import frame_or_array
+from tabserve.lowered import Lowered
 from tabserve.parity import columns_of
 from tabserve.signature import Feature, Signature
 from tabserve.types import Outputs
@@ -91,6 +92,14 @@ def test_a_column_reaches_the_model_as_it_was_in_training(
     signature = Signature(features=(Feature(name="x", **feature),))
     frame = frame_or_array(signature, {"x": column})
     pd.testing.assert_frame_equal(frame, expected.to_frame("x"))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "Float32", "float16"])
+def test_a_graph_is_given_what_a_column_of_fewer_digits_holds(dtype: str) -> None:
+    signature = Signature(features=(Feature(name="x", type="number", dtype=dtype),))
+    expected = pd.Series([0.1], dtype=dtype).astype("float64")
+    given = Lowered(vocabularies={}, links=()).matrix(signature, {"x": [0.1]})
+    assert given.tolist() == [expected.tolist()]
 
 
 def test_columns_go_to_the_model_in_its_order_by_name() -> None:

@@ -102,7 +102,7 @@ def _float32(feature: Feature, column: Any) -> Array:
     """As the booster rounds a DataFrame's column: an integer at once, not as a double first."""
     array = column if isinstance(column, np.ndarray) else feature.array(column)
     if feature.dtype in ROUNDED:
-        array = array.astype(feature.dtype)
+        array = array.astype(ROUNDED[feature.dtype])
     return array.astype(np.float32)
 
 

@@ -21,7 +21,7 @@ MISSING = -2.0
 UNKNOWN = -1.0
 
 # Dtypes in which the model's own DataFrame holds less than the values that are sent.
-ROUNDED = frozenset({"float16", "float32"})
+ROUNDED = {"float16": np.float16, "float32": np.float32, "Float32": np.float32}
 
 
 class Link(BaseModel):
@@ -97,7 +97,7 @@ class Lowered(BaseModel):
                 column = coded(column, codes)
             elif feature.dtype in ROUNDED:
                 # As the model's own DataFrame rounds it.
-                column = np.array(column, dtype=np.float64).astype(feature.dtype)
+                column = np.array(column, dtype=np.float64).astype(ROUNDED[feature.dtype])
             columns.append(column)
         return np.ascontiguousarray(np.array(columns, dtype=np.float64).T)
 

@@ -40,7 +40,10 @@ SQUARE = FunctionTransformer(np.square)
         TruncatedSVD(1), SelectKBest(f_regression, k=1), SelectFromModel(Lasso(0.01)),
         VarianceThreshold(), FunctionTransformer(np.abs, validate=True), FunctionTransformer(),
     )
-] + [make_pipeline(PowerTransformer("box-cox", standardize=False))], ids=stable)  # fmt: skip
+] + [
+    make_pipeline(PowerTransformer("box-cox", standardize=False)),
+    KBinsDiscretizer(2, encode="ordinal", strategy="uniform", dtype=np.float32),
+], ids=stable)  # fmt: skip
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_a_row_is_refused_where_scikit_learn_raises(step: Any) -> None:
     step.fit(SEEN.abs() + 1, VALUE)

@@ -12,7 +12,7 @@ from tabserve.lower.search import places_among
 def k_bins_discretizer(step: Any, matrix: Matrix, lowering: Lowering) -> Matrix:
     graph = lowering.graph
     lowering.as_double(matrix)
-    numbers = graph.float32(matrix) if step.dtype == np.float32 else matrix
+    numbers = lowering.as_float32(matrix) if step.dtype == np.float32 else matrix
     edges = [each[1:-1] for each in step.bin_edges_]
     bins = matrix.turned_into(places_among(lowering, numbers, edges))
     if step.encode == "ordinal":

@@ -83,7 +83,7 @@ class _Tabled:
             elif codes is not None:
                 column = coded(column, codes)
             elif self._signature.features[i].dtype in ROUNDED:
-                column = column.astype(self._signature.features[i].dtype)
+                column = column.astype(ROUNDED[self._signature.features[i].dtype])
             matrix[:, i] = column
         return matrix
 
