@@ -200,6 +200,12 @@ def test_numbers_among_python_objects_are_numbers(step: Any) -> None:
     np.testing.assert_array_equal(lowered(step, rows).value, expected)
 
 
+def test_bins_of_float32_are_found_in_a_graph_of_doubles() -> None:
+    rows = ROWS[["c", "d"]].astype("float32")
+    step = KBinsDiscretizer(9, encode="ordinal", strategy="uniform").fit(rows)
+    np.testing.assert_array_equal(lowered(step, rows).value, step.transform(rows))
+
+
 @pytest.mark.parametrize("name", ["shape", "grade"])
 def test_what_pandas_has_for_missing_is_imputed(name: str) -> None:
     dtype = "string" if name == "shape" else "Int64"

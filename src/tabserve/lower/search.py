@@ -19,7 +19,7 @@ def search_tree(column: int, edges: Array, side: Side, places: Array, target: in
 
     places: shape (n_edges + 1,).
     """
-    distinct = np.unique(edges)
+    distinct = np.unique(np.asarray(edges, dtype=np.float64))
     if not len(distinct):
         return one_leaf(float(places[0]), target)
     # To the left of an edge is what is smaller, or what is not larger.
