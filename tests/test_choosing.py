@@ -72,6 +72,19 @@ def test_a_graph_that_differs_in_one_bit_is_not_used_and_the_row_is_told(
     )
 
 
+@pytest.mark.parametrize("dtype", ["int8", "int16", "int32"])
+def test_the_least_integer_of_a_dtype_whose_opposite_is_itself_is_asked_about(
+    dtype: str, tmp_path: Path
+) -> None:
+    rows = ROWS[["b"]].astype(dtype)
+    model = make_pipeline(FunctionTransformer(np.negative), LinearRegression()).fit(rows, ROWS["a"])
+    folder = tabserve.pack(model, tmp_path, name="m", version="1", data=rows[:20])
+    manifest = Artifact(folder).manifest
+
+    assert manifest.engine == "native"
+    assert tried(manifest, "onnx").why.startswith("Differs on hard row ")
+
+
 def test_a_step_that_has_no_lowering_is_the_reason(tmp_path: Path) -> None:
     model = make_pipeline(FunctionTransformer(np.arctan), LinearRegression())
     manifest = packed(model, tmp_path, target=ROWS["a"], format="joblib")

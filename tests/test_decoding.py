@@ -83,7 +83,7 @@ def test_a_whole_number_is_an_integer_however_it_is_written(
     assert (found.dtype, found.tolist()) == (np.int64, [age])
 
 
-@pytest.mark.parametrize("value", ["12", True, 12.5, None, [12], {}, 2**63, -(2**63) - 1, 1e19])
+@pytest.mark.parametrize("value", ["12", True, 12.5, None, [12], {}, 2**63, -(2**63), 1e19])
 def test_anything_else_is_no_integer(plain: RecordDecoder, value: Any) -> None:
     assert {loc for loc, _ in problems(plain, body(age=value))} == {("body", "age")}
 
@@ -460,7 +460,7 @@ def test_examples_are_records_that_the_decoder_takes() -> None:
 
 records = st.fixed_dictionaries(
     {
-        "age": st.integers(-(2**63), 2**63 - 1),
+        "age": st.integers(1 - 2**63, 2**63 - 1),
         "income": st.none() | st.floats(allow_nan=False, allow_infinity=False),
         "member": st.booleans(),
         "plan": st.sampled_from(["a", "b"]),

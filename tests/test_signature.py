@@ -35,7 +35,7 @@ def feature(kind: Any, **about: Any) -> Feature:
 @pytest.mark.parametrize(
     ("given_feature", "values", "expected"),
     [
-        (feature("integer"), [1, -(2**63), 2**63 - 1], np.array([1, -(2**63), 2**63 - 1])),
+        (feature("integer"), [1, 1 - 2**63, 2**63 - 1], np.array([1, 1 - 2**63, 2**63 - 1])),
         (feature("integer"), [12.0, Decimal(3)], np.array([12, 3])),
         (feature("integer", nullable=True), [1, None], np.array([1.0, math.nan])),
         (feature("number"), [1, 2.5, Decimal("0.1")], np.array([1.0, 2.5, 0.1])),
@@ -59,6 +59,7 @@ def test_values_become_the_array_of_the_features_type(
         (feature("integer"), 12.7, "integer_type"),
         (feature("integer"), "12", "integer_type"),
         (feature("integer"), 2**63, "out_of_range"),
+        (feature("integer"), -(2**63), "out_of_range"),  # of which -x is x
         (feature("integer", nullable=True), 2**53 + 1, "out_of_range"),
         (feature("integer", dtype="int8"), 128, "out_of_range"),
         (feature("integer", nullable=True, dtype="int8"), 128, "out_of_range"),

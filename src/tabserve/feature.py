@@ -117,7 +117,8 @@ class Feature(BaseModel):
             dtype = np.dtype(object)
         if self.type == "integer":
             integers = np.iinfo(dtype if dtype.kind in "iu" else np.int64)
-            least, largest = -(2**63), 2**63 - 1
+            largest = 2**63 - 1
+            least = -largest  # beyond it is one that numpy has no opposite of: -x and |x| are x
             if self.nullable or dtype.kind == "f":  # a float64 on the way
                 least, largest = -EXACT_INTEGER_LIMIT, EXACT_INTEGER_LIMIT
             return max(integers.min, least), min(integers.max, largest)

@@ -127,7 +127,11 @@ def _numbers(feature: Feature) -> Iterable[int | float]:
     span = high - low or 1.0
     numbers = [low, high, low - span, high + span, (low + high) / 2, *_EXTREMES]
     within = [number for number in numbers if least <= number <= largest]
-    return [int(number) for number in within] if feature.type == "integer" else within
+    if feature.type != "integer":
+        return within
+    # numpy has no opposite of the least of a dtype, and gives back itself; 64 bits do not take it.
+    ends = [end for end in (least, largest) if abs(end) < 2**53]
+    return [int(number) for number in (*within, *ends)]
 
 
 def drawn_columns(signature: Signature, rows: list[dict[str, Any]], n: int) -> Columns:
