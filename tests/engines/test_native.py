@@ -9,12 +9,20 @@ import threadpoolctl
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.ensemble import BaggingClassifier, ExtraTreesClassifier, RandomForestClassifier
 from sklearn.impute import MissingIndicator
+from sklearn.kernel_approximation import AdditiveChi2Sampler, SkewedChi2Sampler
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.model_selection import FixedThresholdClassifier
 from sklearn.multioutput import MultiOutputClassifier
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import FeatureUnion, Pipeline, make_pipeline
-from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
+from sklearn.preprocessing import (
+    FunctionTransformer,
+    MinMaxScaler,
+    OneHotEncoder,
+    PowerTransformer,
+    SplineTransformer,
+    StandardScaler,
+)
 from sklearn.svm import SVC
 from sklearn.tree import DecisionTreeClassifier, ExtraTreeClassifier
 
@@ -141,8 +149,12 @@ MARKED = FeatureUnion(
     [
         (OneHotEncoder(), 9.0, "unknown_category"),
         (MARKED, -999.0, "missing_value"),
+        (make_pipeline(MinMaxScaler((1, 2)), PowerTransformer("box-cox")), -9.0, "out_of_range"),
+        (SplineTransformer(extrapolation="error"), 9.0, "out_of_range"),
+        (AdditiveChi2Sampler(), -9.0, "out_of_range"),
+        (SkewedChi2Sampler(), -9.0, "out_of_range"),
     ],
-    ids=["category", "marker"],
+    ids=["category", "marker", "box-cox", "spline", "negative", "skewed"],
 )
 def test_a_value_that_a_step_within_does_not_take_is_the_requests_fault(
     step: Any, value: float, kind: str

@@ -37,6 +37,12 @@ ARGMAX_CLASSIFIERS = frozenset(
 # XGBoost says it as well, after a time and a place in its source.
 _NOT_FINITE = re.compile("^Input (X )?contains (NaN|infinity)|Input data contains `inf`")
 
+_OUTSIDE: InputProblem = {
+    "loc": (),
+    "msg": "The model finds a number outside of those that it takes",
+    "type": "out_of_range",
+}
+
 # What scikit-learn says of values that a step within the model does not take, and of which the
 # signature does not know.
 _NOT_TAKEN: dict[str, InputProblem] = {
@@ -50,6 +56,10 @@ _NOT_TAKEN: dict[str, InputProblem] = {
         "msg": "The model finds a value missing where it takes none that is",
         "type": "missing_value",
     },
+    "only be applied to strictly positive data": _OUTSIDE,
+    "values beyond the limits of the knots": _OUTSIDE,
+    "Negative values in data passed to": _OUTSIDE,
+    "may not contain entries smaller than": _OUTSIDE,
 }
 
 
