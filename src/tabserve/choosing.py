@@ -195,7 +195,11 @@ def _native(packed: Engine, truth: Original) -> tuple[Tried, bool, float]:
     everything = parity.in_batches(packed, truth.columns, len(golden.rows))
     found = parity.compare(golden.outputs, everything, exactness, tolerance=truth.tolerance)
     if found.difference is not None:
-        raise NotReproduced(parity.sentence(found.difference, exactness, truth.tolerance))
+        told = parity.sentence(found.difference, exactness, truth.tolerance)
+        raise NotReproduced(
+            f"{told} It is the same model, compared where it is packed: its answers change from "
+            "call to call, or writing it to a file loses a part of it."
+        )
     largest, joinable = found.max_difference, True
     for size in parity.BATCH_SIZES:
         try:

@@ -21,6 +21,11 @@ CLOSE = 1e-12
 # BLAS block holds.
 BATCH_SIZES = (1, 7, 64)
 
+_ELSEWHERE = (
+    "The libraries or the CPU are not those it was packed with; pack it again here, or install the "
+    "versions that its manifest names."
+)
+
 
 @dataclass(frozen=True)
 class Difference:
@@ -176,7 +181,8 @@ def prove(
             found = in_batches(engine, columns, size)
         comparison = compare(golden.outputs, found, exactness, tolerance=tolerance)
         if comparison.difference is not None:
-            raise NotReproduced(sentence(comparison.difference, exactness, tolerance))
+            told = sentence(comparison.difference, exactness, tolerance)
+            raise NotReproduced(f"{told} {_ELSEWHERE}")
         largest = max(largest, comparison.max_difference)
     return largest
 
@@ -204,8 +210,7 @@ def sentence(difference: Difference, exactness: Exactness, tolerance: float | No
     return (
         f"The model does not give its golden outputs: row {difference.row + 1} of {GOLDEN}, "
         f"{difference.part}: expected {difference.expected!r}, found {difference.found!r}"
-        f"{difference.by} (class {shown}). The libraries or the CPU are not those it was "
-        "packed with; pack it again here, or install the versions that its manifest names."
+        f"{difference.by} (class {shown})."
     )
 
 
