@@ -11,10 +11,11 @@ import numpy as np
 import orjson
 import pytest
 
-from tabserve import Service, releases
+from tabserve import Output, Service, releases
+from tabserve.output import Target
 from tabserve.releases import Plan
 from tabserve.repository import LIVE, find
-from tabserve.rollout import Agreement, agreement
+from tabserve.rollout import Agreement, agreement, common_labels, common_numbers
 from tests.forging import edit_manifest
 from tests.serving import FRAMEWORKS, PATIENCE_S, Client, client_of, settings
 
@@ -271,3 +272,42 @@ def test_labels_of_classes_are_compared(repository: Path) -> None:
     other = {"label": np.array(["Yes", "Yes"], dtype=object), "proba": np.array([[0, 1], [0.5, 0]])}
 
     assert agreement(manifest, one, manifest, other) == Agreement(2, 1, 0.5, 0.5)
+
+
+def test_what_says_something_else_in_the_other_version_is_not_compared(repository: Path) -> None:
+    churn = find(repository).manifest
+    plain = churn.model_copy(update={"output": None})
+    three = churn.targets[0].model_copy(update={"classes": ("Maybe", "No", "Yes")})
+    of_three = plain.model_copy(update={"targets": (three,)})
+    number = plain.model_copy(update={"targets": (Target(kind="number"),)})
+
+    assert (common_labels(plain, plain), common_numbers(plain, plain)) == (["label"], ["proba"])
+    assert (common_labels(churn, churn), common_numbers(churn, churn)) == ([""], ["proba"])
+    assert (common_labels(plain, of_three), common_numbers(plain, of_three)) == (["label"], [])
+    assert (common_labels(churn, plain), common_numbers(churn, plain)) == ([], [])
+    assert (common_labels(plain, number), common_numbers(plain, number)) == ([], [])
+
+
+def test_the_other_class_of_an_output_is_not_compared(repository: Path) -> None:
+    churn = find(repository).manifest
+    assert churn.output is not None
+    yes, no = (
+        churn.model_copy(update={"output": Output(name="p", positive=positive)})
+        for positive in ("Yes", "No")
+    )
+
+    assert (common_labels(yes, yes), common_numbers(yes, yes)) == ([""], ["proba"])
+    assert (common_labels(yes, no), common_numbers(yes, no)) == ([], [])
+
+
+def test_what_is_not_compared_is_told_as_null(tried: Any) -> None:
+    found = tried(kind="shadow")
+    trial = found.service.models.named["line"].trial
+    found.predict(ROWS[0])
+    found.told(after_rows=1)
+    classes = Target(kind="classes", classes=("No", "Yes"), has_proba=True)
+
+    trial.tried.manifest.targets = (classes,)
+
+    told = found.told()
+    assert (told["rows"], told["mean_difference"], told["largest_difference"]) == (1, None, None)

@@ -19,6 +19,7 @@ from tabserve.artifact import Manifest
 from tabserve.auth import HEADER
 from tabserve.chance import random
 from tabserve.metrics import RolloutMetrics
+from tabserve.output import Renderer
 from tabserve.predictor import joined
 from tabserve.releases import Plan
 from tabserve.served import ServedModel
@@ -228,33 +229,65 @@ def agreement(one: Manifest, outputs: Outputs, other: Manifest, others: Outputs)
     """Of each row the largest difference of any number counts."""
     n_rows = len(next(iter(outputs.values())))
     differences = np.zeros(n_rows)
-    for part in outputs.keys() & others.keys():
-        if not part.endswith("label") and outputs[part].shape == others[part].shape:
-            difference = np.abs(outputs[part] - others[part]).reshape(n_rows, -1)
-            differences = np.maximum(differences, difference.max(axis=1))
+    for part in common_numbers(one, other):
+        difference = np.abs(outputs[part] - others[part]).reshape(n_rows, -1)
+        differences = np.maximum(differences, difference.max(axis=1))
     if not np.isfinite(differences).all():
         raise ValueError("no finite numbers")
     equal = np.ones(n_rows, dtype=bool)
     labels, other_labels = _labels(one, outputs), _labels(other, others)
-    for part in labels.keys() & other_labels.keys():
+    for part in common_labels(one, other):
         equal &= labels[part] == other_labels[part]
     return Agreement(n_rows, int(equal.sum()), float(differences.sum()), float(differences.max()))
 
 
 def _labels(manifest: Manifest, outputs: Outputs) -> dict[str, Array]:
-    """The classes that the rows were given; where the answer is a number, its bands."""
-    bands = manifest.output.bands if manifest.output is not None else None
-    if bands is not None:
-        (number,) = outputs.values()
-        names = np.array(bands.labels, dtype=object)
-        return {"": names[np.searchsorted(bands.edges, number, side="right")]}
-    labels = {part: array for part, array in outputs.items() if part.endswith("label")}
-    if not labels and manifest.output is not None and manifest.targets[0].kind == "classes":
-        (number,) = outputs.values()
+    """The classes that the rows were given; of a declared output its bands, or whether it is the
+    positive class.
+    """
+    declared = manifest.output
+    if declared is None:
+        return {part: array for part, array in outputs.items() if part.endswith("label")}
+    (part,) = _numbers(manifest)
+    number = outputs[part]
+    if declared.bands is None:
         return {"": number >= 0.5}
-    return labels
+    names = np.array(declared.bands.labels, dtype=object)
+    return {"": names[np.searchsorted(declared.bands.edges, number, side="right")]}
 
 
-def has_labels(manifest: Manifest) -> bool:
-    is_banded = manifest.output is not None and manifest.output.bands is not None
-    return is_banded or any(target.kind == "classes" for target in manifest.targets)
+def common_numbers(one: Manifest, other: Manifest) -> list[str]:
+    """The parts of the outputs that are numbers of the same: probabilities of the same classes."""
+    return _equal(_numbers(one), _numbers(other))
+
+
+def common_labels(one: Manifest, other: Manifest) -> list[str]:
+    """Those of `_labels` that say the same of both: a class, a band, or whether it is a class."""
+    return _equal(_labelled(one), _labelled(other))
+
+
+def _equal(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
+    return [part for part in one if part in other and one[part] == other[part]]
+
+
+def _numbers(manifest: Manifest) -> dict[str, Any]:
+    """By part, the classes that its numbers are for."""
+    columns = Renderer(manifest.targets, manifest.output).parts
+    found: dict[str, Any] = {}
+    for target in manifest.targets:
+        for part in map(target.part, ("value", "score", "proba")):
+            if part in columns:
+                column = columns[part]
+                found[part] = target.classes if column is None else target.classes[column]
+    return found
+
+
+def _labelled(manifest: Manifest) -> dict[str, Any]:
+    """By part, what its labels say."""
+    declared = manifest.output
+    if declared is None:
+        return {t.part("label"): "class" for t in manifest.targets if t.kind == "classes"}
+    if declared.bands is not None:
+        return {"": "band"}
+    (positive,) = _numbers(manifest).values()
+    return {"": ("is", positive)} if manifest.targets[0].kind == "classes" else {}

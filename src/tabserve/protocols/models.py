@@ -12,7 +12,7 @@ from tabserve.models import Models
 from tabserve.named import NamedModel
 from tabserve.openapi import ON_ERROR, error_answer
 from tabserve.responses import json_response
-from tabserve.rollout import has_labels
+from tabserve.rollout import common_labels, common_numbers
 from tabserve.routing import PREDICT, Route
 from tabserve.served import ServedModel
 from tabserve.types import Handler, Pending, Request, Response
@@ -191,6 +191,8 @@ def _rollout(named: NamedModel, metrics: Metrics) -> JSON:
     live, tried = trial.live.manifest, trial.tried.manifest
     found = metrics.of_rollout(named.name, live.version, tried.version)
     rows, calls = found.get("rows", 0.0), found.get("timed_calls", 0.0)
+    has_labels = rows and common_labels(live, tried)
+    has_numbers = rows and common_numbers(live, tried)
 
     def mean_ms(version: str) -> float | None:
         seconds = found.get(f"timed_seconds {version}", 0.0)
@@ -200,11 +202,9 @@ def _rollout(named: NamedModel, metrics: Metrics) -> JSON:
         "rollout": trial.plan.model_dump(),
         "live": live.version,
         "rows": int(rows),
-        "equal_labels": found.get("equal_labels", 0.0) / rows
-        if rows and has_labels(live)
-        else None,
-        "mean_difference": found.get("difference", 0.0) / rows if rows else None,
-        "largest_difference": found.get("largest_difference", 0.0) if rows else None,
+        "equal_labels": found.get("equal_labels", 0.0) / rows if has_labels else None,
+        "mean_difference": found.get("difference", 0.0) / rows if has_numbers else None,
+        "largest_difference": found.get("largest_difference", 0.0) if has_numbers else None,
         "latency_ms": {version: mean_ms(version) for version in (live.version, tried.version)},
         "dropped_rows": int(found.get("dropped_rows", 0.0)),
         "failed_rows": int(found.get("failed_rows", 0.0)),
