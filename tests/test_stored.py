@@ -253,6 +253,15 @@ def test_catboosts_file_answers_as_the_model_did(loss: str) -> None:
         np.testing.assert_array_equal(found, model.predict(rows))
 
 
+def test_a_file_of_catboosts_focal_loss_is_a_classifier() -> None:
+    rows, loss = ROWS[["age", "monthly pay", "debt"]], "Focal:focal_alpha=0.5;focal_gamma=2"
+    model = CatBoostClassifier(**CAT, loss_function=loss).fit(rows, TARGETS["two"])
+
+    found = boosters.read(".cbm", boosters.dump(model)[1])
+
+    np.testing.assert_array_equal(found.predict_proba(rows), model.predict_proba(rows))
+
+
 @pytest.mark.parametrize(("name", "format"), [("xgboost", "ubj"), ("catboost", "cbm")])
 def test_a_library_that_is_not_installed_is_named(
     name: str, format: Any, monkeypatch: pytest.MonkeyPatch

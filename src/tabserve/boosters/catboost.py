@@ -21,7 +21,12 @@ _WITHOUT_EXP = frozenset(
     {"RMSE", "MAE", "Quantile", "MAPE", "Huber", "Lq", "Expectile", "MultiRMSE", "MultiQuantile"}
 )
 
-_CLASSIFIES = frozenset({"Logloss", "CrossEntropy", "MultiClass", "MultiClassOneVsAll"})
+_CLASSIFIES = frozenset(
+    {
+        "Logloss", "CrossEntropy", "Focal", "MultiClass", "MultiClassOneVsAll", "MultiLogloss",
+        "MultiCrossEntropy",
+    }
+)  # fmt: skip
 
 # What the wrapper's `predict` gives where that is no raw score, by the loss.
 _ANSWERS = {
