@@ -303,8 +303,9 @@ def test_a_run_that_another_process_does_is_not_resumed(
     ) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == b"held\n"
-        with pytest.raises(ScoreError, match="Another run writes"):
-            score(source, out, resume=True)
+        for options in ({"resume": True}, {"resume": True, "chunk": 7}, {}):
+            with pytest.raises(ScoreError, match="Another run writes"):
+                score(source, out, **options)
         other.communicate(timeout=60)
     assert score(source, out, resume=True).n_resumed == 130
     assert len(read(out)) == 130
@@ -364,13 +365,15 @@ def test_no_rows_are_no_answers(suffix: str, score: Any, customers: Any, tmp_pat
 
 def test_text_of_polars_is_text(score: Any, customers: Any, tmp_path: Path):
     some = customers[FEATURES][:70]
-    table = pa.table(
-        dict(some) | {"contract_type": pa.array(some["contract_type"], pa.string_view())}
-    )
+    text = pa.array(some["contract_type"], pa.string_view())
+    told = [{"of": [word]} for word in some["contract_type"]]
+    within = pa.array(told, pa.struct({"of": pa.large_list(pa.string_view())}))
+    table = pa.table(dict(some) | {"contract_type": text, "told": within})
     pq.write_table(table, tmp_path / "in.parquet")
     out = tmp_path / "out.parquet"
-    assert score(tmp_path / "in.parquet", out, keep=("contract_type",)).n_scored == 70
+    assert score(tmp_path / "in.parquet", out, keep=("contract_type", "told")).n_scored == 70
     assert pq.read_table(out)["contract_type"].to_pylist() == some["contract_type"].tolist()
+    assert pq.read_table(out)["told"].to_pylist() == told
 
 
 @pytest.mark.slow

@@ -141,7 +141,14 @@ def _is_text(kind: Any) -> bool:
 
 
 def plain_type(kind: Any) -> Any:
-    """In place of the views of text and bytes that Polars writes, of which Arrow takes no rows."""
+    """In place of the views of text and bytes that Polars writes, of which Arrow takes no rows;
+    also within lists and structs.
+    """
+    if pa.types.is_struct(kind):
+        return pa.struct([field.with_type(plain_type(field.type)) for field in kind])
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        made = pa.list_ if pa.types.is_list(kind) else pa.large_list
+        return made(kind.value_field.with_type(plain_type(kind.value_type)))
     return {pa.string_view(): pa.string(), pa.binary_view(): pa.binary()}.get(kind, kind)
 
 

@@ -63,27 +63,27 @@ class Parts:
         self._refuse_what_csv_cannot_hold()
         path = self.folder / _PLAN
         try:
-            if self.folder.exists():
-                known = _loaded(path)
+            is_there = self.folder.exists()
+            self.folder.mkdir(exist_ok=True)
+            self._lock()  # before anything is said of a run that another process may be doing
+            if is_there:
                 if not resume:
                     raise ScoreError(
                         f"{self.folder} holds the parts of a run that was interrupted: go on with "
                         "--resume, or delete the folder."
                     )
+                known = _loaded(path)
                 changed = sorted(key for key in plan if known and known.get(key) != plan[key])
                 if changed:
                     raise ScoreError(
                         f"The run in {self.folder} cannot be resumed: its {', '.join(changed)} "
                         "differ(s) from this one's. Delete the folder to begin anew."
                     )
-                self._lock()
                 if known is not None:
                     return
                 # What is left where a run was killed while it removed its parts: some of them.
                 for part in self.folder.glob("[0-9]*.*"):
                     part.unlink()
-            self.folder.mkdir(exist_ok=True)
-            self._lock()
             _write(path, orjson.dumps(plan))
         except OSError as error:
             raise ScoreError(f"Cannot write {self.folder}: {error.strerror}.") from None
@@ -95,8 +95,6 @@ class Parts:
 
     def _lock(self) -> None:
         """Until `close`, or this process ends. Raises ScoreError."""
-        if self._locked is not None:
-            return
         self._locked = (self.folder / _LOCK).open("wb")
         try:
             # By record, so that processes that are forked do not hold it longer than this one.
