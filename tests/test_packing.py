@@ -222,6 +222,25 @@ def test_a_csv_has_the_categories_that_a_booster_was_fitted_on(name: str, tmp_pa
         packing.pack_from_files(str(tmp_path / name), path, version="2", **told)
 
 
+@pytest.mark.parametrize("name", ["m.txt", "booster.joblib"])
+def test_text_that_looks_like_numbers_is_a_category_of_a_booster(name: str, tmp_path: Path) -> None:
+    codes = pd.Categorical(["01", "NA", "10"] * 8)
+    rows = NUMBERS.assign(code=codes)
+    model = lightgbm.LGBMRegressor(n_estimators=3, min_child_samples=2, verbose=-1)
+    booster = model.fit(rows, codes.codes).booster_
+    write = joblib.dump if name == "booster.joblib" else lightgbm.Booster.save_model
+    write(booster, tmp_path / name)
+    rows.to_csv(tmp_path / "rows.csv", index=False)
+
+    folder = packing.pack_from_files(
+        str(tmp_path / name), tmp_path / "rows.csv", target=None, allow_pickle=True, out=tmp_path,
+        name="m", version="1",
+    )  # fmt: skip
+
+    code = Artifact(folder).manifest.signature.features[-1]
+    assert (code.type, code.categories, code.nullable) == ("string", ("01", "10", "NA"), False)
+
+
 def test_dates_and_classes_that_a_csv_cannot_show_are_asked_for(tmp_path: Path) -> None:
     rows = ROWS.assign(since=pd.Timestamp("2024-01-01"), churn=TARGET)
     rows.to_csv(tmp_path / "rows.csv", index=False)

@@ -67,8 +67,8 @@ def usual_rows(model: Any) -> Any:
                 "rows with --data."
             )
         names = [f"x{i}" for i in range(width)]
-    own = boosters.categories(model) if boosters.is_booster(model) else []
-    if _has_categories_of_its_own(model) and not any(own):
+    own = booster_categories(model, [])
+    if _has_categories_of_its_own(model) and not own:
         raise PackError(
             f"The {type(model).__name__} was fitted on categories, and does not say of which "
             "columns; give sample rows with --data."
@@ -80,11 +80,7 @@ def usual_rows(model: Any) -> Any:
         else ["text" if name in known.text else 0.0]
         for name in names
     }
-    usual |= {
-        name: pd.Categorical(values[:1], categories=values)
-        for name, values in zip(names, own, strict=False)
-        if values
-    }
+    usual |= {name: pd.Categorical(values[:1], categories=values) for name, values in own.items()}
     return pd.DataFrame(usual)
 
 
@@ -99,15 +95,28 @@ def _has_categories_of_its_own(model: Any) -> bool:
 
 
 def text_categories(model: Any) -> dict[str, tuple[Scalar, ...] | None]:
-    """By column of text, the categories that the model's encoders know; None where any text is
-    taken apart.
+    """By column of text, the categories that the model's encoders know, or a booster; None where
+    any text is taken apart.
     """
     known = _known(model, list(getattr(model, "feature_names_in_", ())))
+    every = known.categories | booster_categories(model, [])
     return dict.fromkeys(known.text) | {
         name: categories
-        for name, categories in known.categories.items()
+        for name, categories in every.items()
         if categories and all(isinstance(value, str) for value in categories)
     }
+
+
+def booster_categories(model: Any, columns: list[Any]) -> dict[str, tuple[Scalar, ...]]:
+    """By column, those of pandas' dtype `category` that a booster was fitted on.
+
+    columns: as `fitted_names` takes them.
+    """
+    names = fitted_names(model, columns) if boosters.is_booster(model) else None
+    if names is None:
+        return {}
+    by_place = zip(names, boosters.categories(model), strict=False)
+    return {name: tuple(values) for name, values in by_place if values}
 
 
 def _known(model: Any, names: list[str]) -> "_Knowledge":

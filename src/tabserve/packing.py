@@ -181,6 +181,7 @@ def _with_sample(
     """sample: a CSV, in which columns that the model knows as text are read as text; or a table.
     made: when the model was.
     """
+    fitted = boosters.wrapped(fitted)
     categories = text_categories(fitted)
     classes = options.get("classes")
     if target is not None:

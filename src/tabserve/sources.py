@@ -14,10 +14,10 @@ from tabserve.declaration import Declared
 from tabserve.errors import ArtifactError, MissingExtra, OperatorError, PackError, WrongFormat
 from tabserve.feature import Unknown
 from tabserve.importing import imported
+from tabserve.inference import booster_categories
 from tabserve.originals.function import Function
 from tabserve.originals.onnx_model import OnnxModel
 from tabserve.output import Output
-from tabserve.sample import fitted_names
 
 try:
     import pandas as pd
@@ -127,12 +127,9 @@ def with_categories(model: Any, rows: Any) -> Any:
     """rows: of a CSV, whose columns have no categories. Those of a booster have the ones that it
     was fitted on. Raises PackError where there are others.
     """
-    names = fitted_names(model, list(rows.columns)) if boosters.is_booster(model) else None
-    if names is None:
-        return rows
-    for name, values in zip(names, boosters.categories(model), strict=False):
-        if values and name in rows:
-            unknown = sorted(set(rows[name].dropna()) - set(values))
+    for name, values in booster_categories(model, list(rows.columns)).items():
+        if name in rows:
+            unknown = sorted(set(rows[name].dropna()) - set(values), key=str)
             if unknown:
                 raise PackError(
                     f"The sample data has {', '.join(map(repr, unknown[:5]))} in {name}, which the "
