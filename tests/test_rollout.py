@@ -5,13 +5,14 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import orjson
 import pytest
 
-from tabserve import Output, Service, releases
+from tabserve import Output, Service, releases, rollout
 from tabserve.output import Target
 from tabserve.releases import Plan
 from tabserve.repository import LIVE, find
@@ -172,6 +173,30 @@ def test_a_shadow_that_fails_harms_nobody_and_is_counted(tried: Any) -> None:
 
     told = found.told()
     assert (told["rows"], told["failed_rows"], told["mean_difference"]) == (0, 1, None)
+
+
+def test_the_latency_of_the_other_version_is_its_models_alone(
+    tried: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = tried(kind="shadow")
+    trial, now = found.service.models.named["line"].trial, [0.0]
+    trial.close()
+    trial._aside._thread.join(PATIENCE_S)
+
+    def lasting(seconds: float, call: Callable[..., Any]) -> Callable[..., Any]:
+        def lasted(*args: Any) -> Any:
+            now[0] += seconds
+            return call(*args)
+
+        return lasted
+
+    monkeypatch.setattr(rollout, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+    monkeypatch.setattr(rollout, "agreement", lasting(8.0, agreement))
+    trial.tried.predictor._predict = lasting(1.0, trial.tried.predictor._predict)
+    answered = rollout._Answered({"x": np.ones(1)}, {"value": np.ones(1)}, 1, 0.5)
+    trial._aside._compare([answered])
+
+    assert found.told()["latency_ms"] == {"1.0.0": 500.0, "2.0.0": 1000.0}
 
 
 def test_past_the_bound_rows_are_dropped_and_counted(tried: Any) -> None:

@@ -182,19 +182,24 @@ class _Aside:
     def _compare(self, answered: Sequence[_Answered]) -> None:
         """The first alone and timed, as it was answered; the others together, if they may be."""
         first, *others = answered
-        began = time.perf_counter()
-        if self._compare_together([first]):
+        seconds = self._compare_together([first])
+        if seconds is not None:
             self._seconds[0].inc(first.seconds)
-            self._seconds[1].inc(time.perf_counter() - began)
+            self._seconds[1].inc(seconds)
             self._counted.calls.inc()
         if others:
             self._compare_together(others)
 
-    def _compare_together(self, answered: Sequence[_Answered]) -> bool:
+    def _compare_together(self, answered: Sequence[_Answered]) -> float | None:
+        """Seconds that the model took, as they are measured of the one that answered; None where it
+        failed.
+        """
         n_rows = sum(one.n_rows for one in answered)
         try:
             values = self._values(answered, n_rows)
+            began = time.perf_counter()
             outputs = self._other.predictor.compute(values)
+            seconds = time.perf_counter() - began
             shown = {
                 part: np.concatenate([one.outputs[part] for one in answered])
                 for part in answered[0].outputs
@@ -202,9 +207,9 @@ class _Aside:
             found = agreement(self._shown, shown, self._other.manifest, outputs)
         except Exception:  # noqa: BLE001 - counted; its message may hold a row
             self._counted.failed.inc(n_rows)
-            return False
+            return None
         self._counted.compared(found)
-        return True
+        return seconds
 
     def _values(self, answered: Sequence[_Answered], n_rows: int) -> Values:
         """With what the other version may be given and the one that answered has not."""
