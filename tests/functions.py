@@ -17,6 +17,14 @@ async def described(columns: dict[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
+def recorded(columns: dict[str, Any]) -> list[dict[str, Any]]:
+    """Records of numpy's scalars, as its loops and pandas' rows give them."""
+    return [
+        {"old": age > 50, "years": np.int64(age), "half": np.float32(age / 2), "as": np.str_(age)}
+        for age in columns["age"]
+    ]
+
+
 class Scaled:
     """Made once, when it is loaded."""
 

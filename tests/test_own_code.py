@@ -18,7 +18,7 @@ from tabserve import Service, carried, code_folder, loading, sources
 from tabserve.artifact import Artifact
 from tabserve.errors import ArtifactError, PackError, UntrustedModel
 from tests.forging import edit_manifest
-from tests.functions import described, doubled
+from tests.functions import described, doubled, recorded
 from tests.serving import client_of, settings
 
 ROWS = pd.DataFrame({"age": [20.0, 30.0, 50.0, 60.0], "income": [1.0, 2.0, 4.0, 8.0]})
@@ -110,6 +110,17 @@ def test_a_function_may_answer_text_that_its_sample_did_not_show(tmp_path: Path)
         "type": "string", "examples": ["Kiel", "Ulm"],
     }  # fmt: skip
     service.close()
+
+
+def test_scalars_of_numpys_in_records_are_numbers_text_and_booleans(tmp_path: Path) -> None:
+    engine = loading.load(pack(recorded, tmp_path), allow_code=True).engine
+
+    found = engine.predict({name: ROWS[name].to_numpy()[2:] for name in ROWS})
+
+    assert {part: array.tolist() for part, array in found.items()} == {
+        "old.label": [False, True], "years.value": [50.0, 60.0], "half.value": [25.0, 30.0],
+        "as.label": ["50.0", "60.0"],
+    }  # fmt: skip
 
 
 def test_what_an_answer_of_a_function_lacks_is_told_when_it_is_packed(tmp_path: Path) -> None:

@@ -72,7 +72,7 @@ def _by_name(found: Any, rows: int) -> dict[str, list[Any]]:
         names = found[0].keys()
         if any(record.keys() != names for record in found):
             raise BadModelOutput("The function's records have different fields.")
-        named = {str(name): [record[name] for record in found] for name in names}
+        named = {str(name): [_plain(record[name]) for record in found] for name in names}
     elif isinstance(found, Mapping):
         named = {str(name): _listed(values) for name, values in found.items()}
     else:
@@ -88,6 +88,11 @@ def _by_name(found: Any, rows: int) -> dict[str, list[Any]]:
                 f"{rows} rows."
             )
     return named
+
+
+def _plain(value: Any) -> Any:
+    """A scalar of numpy's as Python's."""
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def _listed(values: Any) -> list[Any]:
