@@ -362,6 +362,19 @@ def test_a_policy_that_the_model_cannot_keep_is_refused(tmp_path: Path) -> None:
         pack(strict, tmp_path, ROWS, unknown={"city": "missing"})
 
 
+def test_a_policy_may_be_for_categories_that_are_declared(tmp_path: Path) -> None:
+    ages = NUMBERS["age"].unique().tolist()
+    declared = {"features": {"age": {"categories": ages}}}
+    model = clone(TREE).fit(NUMBERS, TARGET)
+
+    packed = pack(model, tmp_path, unknown={"age": "warn"}, signature=declared)
+
+    age = packed.manifest.signature.features[1]
+    assert (age.categories, age.unknown) == (tuple(ages), "warn")
+    with pytest.raises(PackError, match="age has no categories that could be unknown"):
+        pack(model, tmp_path, unknown={"age": "warn"})
+
+
 def test_golden_rows_of_a_wide_model_lie_all_over_the_sample(tmp_path: Path) -> None:
     rows = pd.DataFrame(np.random.default_rng(0).normal(size=(200, 2000))).rename(columns=str)
     model = DecisionTreeClassifier(max_depth=1).fit(rows, rows["0"] > 0)

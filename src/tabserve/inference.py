@@ -46,9 +46,6 @@ def signature_of(
         raise PackError(f"The model has {len(names)} features; expected at most {MAX_FEATURES}.")
     known = _Knowledge() if model is None else _known(model, names)
     features = tuple(_feature(sample[name], known, unknown.get(name, "refuse")) for name in names)
-    for feature in features:
-        if feature.name in unknown and feature.categories is None:
-            raise PackError(f"{feature.name} has no categories that could be unknown.")
     return Signature(features=features, layout=layout, extra_fields=extra_fields)
 
 

@@ -96,6 +96,7 @@ def pack(
     sample = with_types(sample, declaration.types())
     logger.info("Computing golden rows with %s", original.name_of_type)
     found = declaration.applied(original.signature(sample, unknown or {}, extra_fields))
+    _refuse_idle_policies(unknown or {}, found)
     with original.computing():
         with _on_its_own_sample(found):
             targets = original.targets(sample, target)
@@ -299,6 +300,12 @@ def _refuse_bad_tolerance(tolerance: float | None, engine: str | None) -> None:
         raise PackError(
             "The native engine is exact, and no tolerance is used there; say one of the two."
         )
+
+
+def _refuse_idle_policies(unknown: Mapping[str, Unknown], found: Signature) -> None:
+    for feature in found.features:
+        if feature.name in unknown and feature.categories is None:
+            raise PackError(f"{feature.name} has no categories that could be unknown.")
 
 
 def _carried(folder: Path) -> dict[str, bytes]:
