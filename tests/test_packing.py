@@ -553,8 +553,8 @@ def test_a_random_answer_is_not_packed(tmp_path: Path) -> None:
     with pytest.raises(NotReproduced, match="does not give its golden outputs") as caught:
         pack(model, tmp_path)
     assert str(caught.value).endswith(
-        "(class bits). It is the same model, compared where it is packed: its answers change from "
-        "call to call, or writing it to a file loses a part of it."
+        "(class bits). It is the same model where it is packed: its answers change from call to "
+        "call, or depend on what its file or a request does not hold, as the sample's index."
     )
 
 

@@ -197,8 +197,8 @@ def _native(packed: Engine, truth: Original) -> tuple[Tried, bool, float]:
     if found.difference is not None:
         told = parity.sentence(found.difference, exactness, truth.tolerance)
         raise NotReproduced(
-            f"{told} It is the same model, compared where it is packed: its answers change from "
-            "call to call, or writing it to a file loses a part of it."
+            f"{told} It is the same model where it is packed: its answers change from call to "
+            "call, or depend on what its file or a request does not hold, as the sample's index."
         )
     largest, joinable = found.max_difference, True
     for size in parity.BATCH_SIZES:
