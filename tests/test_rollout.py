@@ -2,6 +2,7 @@
 
 import shutil
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -190,7 +191,9 @@ def test_the_latency_of_the_other_version_is_its_models_alone(
 
         return lasted
 
-    monkeypatch.setattr(rollout, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+    # A thread of another test's trial may still be ending.
+    clock = SimpleNamespace(perf_counter=lambda: now[0], monotonic=time.monotonic)
+    monkeypatch.setattr(rollout, "time", clock)
     monkeypatch.setattr(rollout, "agreement", lasting(8.0, agreement))
     trial.tried.predictor._predict = lasting(1.0, trial.tried.predictor._predict)
     answered = rollout._Answered({"x": np.ones(1)}, {"value": np.ones(1)}, 1, 0.5)
