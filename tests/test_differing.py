@@ -5,8 +5,11 @@ import re
 import shutil
 from pathlib import Path
 
+import pytest
 from click.testing import CliRunner
+from sklearn.tree import DecisionTreeClassifier
 
+import tabserve
 from tabserve import differing
 from tests.forging import edit_manifest
 
@@ -41,3 +44,22 @@ def test_what_cannot_be_loaded_is_told(repository: Path, tmp_path: Path) -> None
     found = differing.diff(str(repository), str(other), allow_pickle=False, allow_code=False)
     assert found.exit_code == 1
     assert "was changed after packing" in (found.answers[0].why_not or "")
+
+
+@pytest.mark.parametrize(("positive", "why_not"), [
+    ("a", None), ("b", "The answers are of other kinds."),
+])  # fmt: skip
+def test_probabilities_of_other_classes_are_not_compared(
+    positive: str, why_not: str | None, tmp_path: Path
+) -> None:
+    rows = [[float(x)] for x in range(20)]
+    model = DecisionTreeClassifier().fit(rows, ["a", "b"] * 10)
+    for version, of in (("1", "a"), ("2", positive)):
+        output = tabserve.Output(name="p", positive=of)
+        tabserve.pack(model, tmp_path, name="m", version=version, data=rows, output=output)
+
+    found = differing.diff(
+        str(tmp_path / "m" / "1"), str(tmp_path / "m" / "2"), allow_pickle=False, allow_code=False
+    )
+
+    assert [answers.why_not for answers in found.answers] == [why_not] * 2

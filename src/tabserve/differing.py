@@ -10,6 +10,7 @@ from rich.text import Text
 from tabserve import compatibility, loading, parity, repository, telling
 from tabserve.artifact import Artifact
 from tabserve.errors import ArtifactError
+from tabserve.rollout import common_labels, common_numbers
 from tabserve.types import Array, Outputs
 
 
@@ -110,21 +111,26 @@ def _answers(
         return Answers(rows=whose, why_not=f"The rows have no {error.args[0]}.")
     except Exception as error:  # noqa: BLE001 - whatever a library raises on a model is told
         return Answers(rows=whose, why_not=str(error).partition("\n")[0])
-    return _compared(whose, golden.outputs, found)
-
-
-def _compared(whose: Literal["first", "second"], expected: Outputs, found: Outputs) -> Answers:
-    parts = [part for part in expected if part in found]
-    if any(expected[part].shape != found[part].shape for part in parts) or not parts:
+    numbers = common_numbers(given.manifest, other.manifest)
+    labels = [part for part in common_labels(given.manifest, other.manifest) if part in found]
+    if not numbers and not labels:
         return Answers(rows=whose, why_not="The answers are of other kinds.")
-    numbers = [part for part in parts if expected[part].dtype.kind == "f"]
-    labels = [part for part in parts if part not in numbers]
+    return _compared(whose, golden.outputs, found, numbers, labels)
+
+
+def _compared(
+    whose: Literal["first", "second"],
+    expected: Outputs,
+    found: Outputs,
+    numbers: list[str],
+    labels: list[str],
+) -> Answers:
     apart: list[Array] = [np.abs(found[part] - expected[part]).ravel() for part in numbers]
     everything = np.concatenate(apart) if apart else np.zeros(0)
     equal = [np.mean(found[part] == expected[part]) for part in labels]
     return Answers(
         rows=whose,
-        n_rows=len(expected[parts[0]]),
+        n_rows=len(next(iter(expected.values()))),
         equal_labels=float(np.mean(equal)) if equal else None,
         mean_difference=float(everything.mean()) if len(everything) else None,
         largest_difference=float(everything.max()) if len(everything) else None,
