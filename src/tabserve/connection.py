@@ -174,7 +174,8 @@ class Connection(asyncio.Protocol):
     def resume_writing(self) -> None:
         self._is_writable = True
         self._keep_unsent(0)
-        self._next()
+        if not self._transport.is_closing():  # else the rest of its last answer was read
+            self._next()
 
     def _keep_unsent(self, n_bytes: int) -> None:
         self._state.n_unsent += n_bytes - self._n_unsent

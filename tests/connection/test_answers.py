@@ -199,6 +199,23 @@ async def test_no_answer_is_made_for_a_client_that_does_not_read(
 
 
 @on_a_wire
+async def test_nothing_is_computed_behind_the_last_answer_when_the_client_reads_that(
+    wire: Wire, server: Server
+) -> None:
+    wire.close = lambda: setattr(wire, "is_closed", True)  # type: ignore[method-assign]
+    await wire.send(post(path="/held") + post(b"2"))
+    wire.state.drain()
+    wire.connection.pause_writing()
+    server.held.set_result("last")
+    await settled()
+    wire.connection.resume_writing()
+    await settled()
+
+    assert ([told(answer) for answer in answers(wire.sent)], server.seen) == (["last"], [])
+    wire.connection.connection_lost(None)
+
+
+@on_a_wire
 async def test_a_client_that_leaves_gives_up_what_it_waits_for(wire: Wire, server: Server) -> None:
     await wire.send(post(path="/held"))
     wire.close()
