@@ -1,8 +1,9 @@
 """A server that is told to stop, alone and as one of two that are restarted in turn."""
 
+import os
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -32,6 +33,31 @@ def test_a_stopping_server_answers_on_while_it_says_that_it_is_not_ready(
     assert server.get("/health").status_code == 200
     assert server.output.count("Stopping on SIGTERM; ") == 1
     assert server.stop() == 128 + signal.SIGTERM  # a second one: at once
+    server.assert_nothing_is_left()
+
+
+@pytest.fixture
+def terminal() -> Iterator[None]:
+    """What is started does not ignore SIGHUP, even where this process does."""
+    before = signal.signal(signal.SIGHUP, lambda *_: None)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.usefixtures("terminal")
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_a_server_whose_terminal_is_closed_stops_as_on_sigterm(
+    serve: Serve, repository: Path, workers: int
+) -> None:
+    server = serve(str(repository), "--workers", str(workers), "--drain-delay", "3600")
+    server.wait_until_ready(workers)
+
+    for _ in range(2):  # the shell's, and the system's when that has ended
+        os.killpg(server.process.pid, signal.SIGHUP)
+        poll("it says so", lambda: server.get("/ready").status_code == 503)
+    assert server.post("/predict", RECORD).status_code == 200
+    assert server.output.count("Stopping on SIGHUP; ") == 1
+    assert server.stop() == 128 + signal.SIGTERM
     server.assert_nothing_is_left()
 
 

@@ -47,6 +47,14 @@ def test_where_no_process_can_be_begun_it_is_tried_again(
     assert not (supervisor._children or supervisor._is_ending)
 
 
+def test_a_second_signal_ends_it_at_once_but_for_sighup_which_may_come_twice(
+    supervisor: Supervisor,
+) -> None:
+    for number in (signal.SIGHUP, signal.SIGHUP, signal.SIGTERM):
+        supervisor._told(number)
+    assert supervisor._signals == [signal.SIGHUP, signal.SIGTERM]
+
+
 @pytest.mark.parametrize("others", ["answer", "are loading", "are none"])
 def test_one_that_refuses_the_model_ends_all_unless_others_answer(
     supervisor: Supervisor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, others: str

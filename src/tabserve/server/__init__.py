@@ -19,7 +19,7 @@ from tabserve.errors import InvalidSettings, OperatorError
 from tabserve.redaction import RedactingFormatter
 from tabserve.server.listening import Listener, bound
 from tabserve.server.run_folder import RunFolder
-from tabserve.server.starting import STOPPING, refuse, resolved, started
+from tabserve.server.starting import heeded, refuse, resolved, started
 from tabserve.settings import Settings, is_loopback
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def serve(flags: Mapping[str, Any]) -> int:
     _configure_logging()
     _leave_no_core()
     heap.keep_one()
-    for number in STOPPING:
+    for number in heeded():
         # Until whatever serves has its own.
         signal.signal(number, lambda *_: temporary.end(0))
     with _shared_folder(settings) as settings:

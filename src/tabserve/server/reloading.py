@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from tabserve.artifact import MANIFEST
 from tabserve.errors import MissingExtra
 from tabserve.server.listening import Listener
+from tabserve.server.starting import heeded
 from tabserve.settings import variable
 
 try:
@@ -39,7 +40,7 @@ def serve(
     # Only these: what the file and the code say may be changed as well.
     os.environ.update({variable(name): str(value) for name, value in flags.items()})
     stopped = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in heeded():
         signal.signal(number, lambda *_: stopped.set())
     usual = watchfiles.DefaultFilter()  # no .venv, __pycache__ and the like
     process = _begun(target, listeners)

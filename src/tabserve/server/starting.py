@@ -32,7 +32,7 @@ LOADING_S = 15
 # Files that a process has a place for from its beginning; each connection is one.
 _FILES = 4096
 
-STOPPING = (signal.SIGINT, signal.SIGTERM)
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 # In the shared folder once a worker was ready.
 READY = "ready"
@@ -76,6 +76,12 @@ def started(service: "Service", exit_code: int) -> "Service":
         with suppress(ModelNotReady):
             service.wait(LOADING_S)
     return service
+
+
+def heeded() -> list[signal.Signals]:
+    """Those of STOPPING that stop this process: not SIGHUP where it is ignored, as by nohup."""
+    is_ignored = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    return [number for number in STOPPING if not (number == signal.SIGHUP and is_ignored)]
 
 
 def tell_stopping(number: int) -> None:

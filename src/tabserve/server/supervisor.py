@@ -27,6 +27,7 @@ from tabserve.server.starting import (
     REFUSED,
     STOPPING,
     freeze,
+    heeded,
     refuse,
     started,
     tell_stopping,
@@ -116,9 +117,13 @@ class Supervisor:
             end.setblocking(False)
         self._selector.register(woken, selectors.EVENT_READ)
         signal.set_wakeup_fd(self._wakes.fileno(), warn_on_full_buffer=False)
-        for number in STOPPING:
-            signal.signal(number, lambda number, _: self._signals.append(number))
+        for number in heeded():
+            signal.signal(number, lambda number, _: self._told(number))
         signal.signal(signal.SIGCHLD, lambda *_: None)  # it only wakes
+
+    def _told(self, number: int) -> None:
+        if number != signal.SIGHUP or not self._signals:  # see the worker's
+            self._signals.append(number)
 
     def _begin(self, is_doorkeeper: bool = False) -> _Child:
         self._begun = time.monotonic()
@@ -152,9 +157,10 @@ class Supervisor:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             signal.signal(signal.SIGTERM, lambda *_: temporary.end(0))  # nothing is begun yet
-            # Ctrl-C reaches all processes of a terminal, and it is for this one's parent to say
-            # what follows from it.
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            # Ctrl-C reaches all processes of a terminal, and so does its end: it is for this one's
+            # parent to say what follows from it.
+            for number in (signal.SIGINT, signal.SIGHUP):
+                signal.signal(number, signal.SIG_IGN)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
             self._selector.close()
             # Whoever holds such an end keeps its worker from seeing that the supervisor is gone.

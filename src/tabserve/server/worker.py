@@ -15,7 +15,7 @@ from tabserve.connection import Connection, Door
 from tabserve.connections import Connections
 from tabserve.exchange import Turn
 from tabserve.server.listening import BACKLOG, Listener
-from tabserve.server.starting import STOPPING, tell_stopping
+from tabserve.server.starting import heeded, tell_stopping
 
 if TYPE_CHECKING:
     from tabserve.service import Service
@@ -92,7 +92,7 @@ class Worker:
     def _heed_signals(self) -> None:
         loop = asyncio.get_running_loop()
         if self._supervisor is None:
-            for number in STOPPING:
+            for number in heeded():
                 loop.add_signal_handler(number, self._stop_or_end_at_once, number)
         else:
             loop.add_signal_handler(signal.SIGTERM, self._told.set)
@@ -100,10 +100,11 @@ class Worker:
             loop.add_reader(self._supervisor, self._alone, self._supervisor)
 
     def _stop_or_end_at_once(self, number: int) -> None:
-        if self._told.is_set():
+        if not self._told.is_set():
+            tell_stopping(number)
+            self._told.set()
+        elif number != signal.SIGHUP:  # a shell sends it, and the system once that has ended
             os._exit(128 + number)
-        tell_stopping(number)
-        self._told.set()
 
     def _beat(self, supervisor: socket.socket) -> None:
         if self._told.is_set():
