@@ -90,7 +90,7 @@ class Connection(asyncio.Protocol):
         self._n_written = 0  # bytes of the last answer
         self._n_unsent = 0  # bytes of answers that are in memory, where it is not writable
         self.expires = monotonic() + bounds.receive_timeout_s
-        self._unsent = inf  # bytes of answers, when it was last looked whether the client reads
+        self._last_unsent = inf  # bytes of answers when it was last looked whether these are read
 
     # What the transport and the server tell.
 
@@ -151,10 +151,10 @@ class Connection(asyncio.Protocol):
             self._put_off(data[place:])
 
     def _put_off(self, data: bytes) -> None:
+        """Until what waits has its turn; reading was paused with that."""
         if self._has_room(len(data)):
             self._hold(len(data))
             self._unread += data
-            self._transport.pause_reading()
         else:
             self._refuse(_too_many_bodies())
 
@@ -194,8 +194,8 @@ class Connection(asyncio.Protocol):
         if now <= self.expires:
             return
         unsent = self._transport.get_write_buffer_size()
-        if 0 < unsent < self._unsent:  # slowly, but it reads
-            self._unsent, self.expires = unsent, now + self._bounds.idle_timeout_s
+        if 0 < unsent < self._last_unsent:  # slowly, but it reads
+            self._last_unsent, self.expires = unsent, now + self._bounds.idle_timeout_s
         elif unsent:
             self._transport.abort()
         elif self._is_receiving and self._exchange is None and not self._is_forgotten:
@@ -383,7 +383,7 @@ class Connection(asyncio.Protocol):
 
     def _begin(self, request: Request, stays: bool) -> None:
         self._is_head, self._stays = request.method == "HEAD", stays
-        self.expires = self._unsent = inf
+        self.expires = self._last_unsent = inf
         self._n_answering, request.grow = len(request.body), self._grow
         self._exchange = self._turn.begin(self._app.dispatcher(), request, self._answer)
 

@@ -41,7 +41,7 @@ _OBJECT = re.compile(rb"[ \t\r\n]*\{")
 _REF = "#/components/schemas/{model}"
 
 
-# Beyond it the collector is worth to be held up.
+# Bytes of a body from which on it is worth holding up the collector.
 _LARGE = 2**14
 
 Decoder = TypeVar("Decoder")
