@@ -3,7 +3,6 @@
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 from catboost import CatBoostRegressor
 from lightgbm import LGBMRegressor
@@ -26,10 +25,7 @@ from sklearn.preprocessing import (
 from sklearn.tree import DecisionTreeClassifier
 
 from tabserve.exactness import exactness_of
-
-VALUES = np.random.default_rng(0).integers(0, 4, (60, 2)).astype(float)
-ROWS = pd.DataFrame(VALUES, columns=["a", "b"])
-TARGET = np.where((VALUES[:, 0] + VALUES[:, 1]) % 3 > 1, "Yes", "No")
+from tests.few_rows import ROWS, TARGET, VALUES
 
 
 @pytest.mark.parametrize(

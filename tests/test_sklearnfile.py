@@ -3,7 +3,6 @@
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.compose import make_column_transformer
@@ -25,10 +24,7 @@ from sklearn.tree import DecisionTreeClassifier
 
 from tabserve import sklearnfile, trusted
 from tabserve.errors import UntrustedModel
-
-VALUES = np.random.default_rng(0).integers(0, 4, (60, 2)).astype(float)
-ROWS = pd.DataFrame(VALUES, columns=["a", "b"])
-TARGET = np.where((VALUES[:, 0] + VALUES[:, 1]) % 3 > 1, "Yes", "No")
+from tests.few_rows import ROWS, TARGET, VALUES
 
 
 def test_every_trusted_type_has_a_reason_and_no_code_is_loaded_from_a_hostile_file() -> None:

@@ -32,6 +32,7 @@ from tabserve.estimators import estimators
 from tabserve.output import Renderer, Target
 from tabserve.signature import Feature, Signature
 from tests.estimators import ThresholdPipeline
+from tests.few_rows import ROWS, TARGET, VALUES
 
 SIGNATURE = Signature(
     features=(
@@ -39,9 +40,7 @@ SIGNATURE = Signature(
         Feature(name="b", type="number", dtype="float64"),
     )
 )
-VALUES = np.random.default_rng(0).integers(0, 4, (60, 2)).astype(float)
-ROWS = pd.DataFrame(VALUES, columns=["a", "b"])
-TARGET = np.where((VALUES[:, 0] + VALUES[:, 1]) % 3 > 1, "Yes", "No")
+
 CLASSES = Target(kind="classes", classes=("No", "Yes"), has_proba=True)
 
 
