@@ -17,7 +17,7 @@ from tabserve import Output, Service, releases, rollout
 from tabserve.output import Target
 from tabserve.releases import Plan
 from tabserve.repository import LIVE, find
-from tabserve.rollout import Agreement, agreement, common_labels, common_numbers
+from tabserve.rollout import Agreement, Comparison, common_labels, common_numbers
 from tests.forging import edit_manifest
 from tests.serving import FRAMEWORKS, PATIENCE_S, Client, client_of, settings
 
@@ -194,7 +194,7 @@ def test_the_latency_of_the_other_version_is_its_models_alone(
     # A thread of another test's trial may still be ending.
     clock = SimpleNamespace(perf_counter=lambda: now[0], monotonic=time.monotonic)
     monkeypatch.setattr(rollout, "time", clock)
-    monkeypatch.setattr(rollout, "agreement", lasting(8.0, agreement))
+    monkeypatch.setattr(Comparison, "agreement", lasting(8.0, Comparison.agreement))
     trial.tried.predictor._predict = lasting(1.0, trial.tried.predictor._predict)
     answered = rollout._Answered({"x": np.ones(1)}, {"value": np.ones(1)}, 1, 0.5)
     trial._aside._compare([answered])
@@ -287,7 +287,7 @@ def test_labels_are_those_of_the_bands_where_the_answer_is_a_number(repository: 
     one = {"proba": np.array([0.1, 0.5, 0.9, 0.29])}
     other = {"proba": np.array([0.2, 0.5, 0.6, 0.31])}
 
-    found = agreement(manifest, one, manifest, other)
+    found = Comparison(manifest, manifest).agreement(one, other)
 
     assert (found.n_rows, found.n_equal) == (4, 2)
     assert found.sum_of_differences == pytest.approx(0.42)
@@ -299,7 +299,7 @@ def test_labels_of_classes_are_compared(repository: Path) -> None:
     one = {"label": np.array(["Yes", "No"], dtype=object), "proba": np.array([[0, 1], [1, 0]])}
     other = {"label": np.array(["Yes", "Yes"], dtype=object), "proba": np.array([[0, 1], [0.5, 0]])}
 
-    assert agreement(manifest, one, manifest, other) == Agreement(2, 1, 0.5, 0.5)
+    assert Comparison(manifest, manifest).agreement(one, other) == Agreement(2, 1, 0.5, 0.5)
 
 
 def test_what_says_something_else_in_the_other_version_is_not_compared(repository: Path) -> None:

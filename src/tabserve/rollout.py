@@ -7,7 +7,7 @@ as it works, from a bounded queue: no answer waits for it, and the requests keep
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any
@@ -130,6 +130,7 @@ class _Aside:
         self._share = plan.share if plan.kind == "shadow" else 1.0
         self._shown = shown.manifest
         self._other = other
+        self._comparison = Comparison(shown.manifest, other.manifest)
         # The live model, where only one thread may call it at a time, is not kept for many rows.
         self._together = other.manifest.parity.joinable and (
             plan.kind == "shadow" or other.loaded.engine.reentrant
@@ -204,7 +205,7 @@ class _Aside:
                 part: np.concatenate([one.outputs[part] for one in answered])
                 for part in answered[0].outputs
             }
-            found = agreement(self._shown, shown, self._other.manifest, outputs)
+            found = self._comparison.agreement(shown, outputs)
         except Exception:  # noqa: BLE001 - counted; its message may hold a row
             self._counted.failed.inc(n_rows)
             return None
@@ -230,35 +231,45 @@ class Agreement:
     largest_difference: float
 
 
-def agreement(one: Manifest, outputs: Outputs, other: Manifest, others: Outputs) -> Agreement:
-    """Of each row the largest difference of any number counts."""
-    n_rows = len(next(iter(outputs.values())))
-    differences = np.zeros(n_rows)
-    for part in common_numbers(one, other):
-        difference = np.abs(outputs[part] - others[part]).reshape(n_rows, -1)
-        differences = np.maximum(differences, difference.max(axis=1))
-    if not np.isfinite(differences).all():
-        raise ValueError("no finite numbers")
-    equal = np.ones(n_rows, dtype=bool)
-    labels, other_labels = _labels(one, outputs), _labels(other, others)
-    for part in common_labels(one, other):
-        equal &= labels[part] == other_labels[part]
-    return Agreement(n_rows, int(equal.sum()), float(differences.sum()), float(differences.max()))
+class Comparison:
+    """What is compared of the answers of two versions, found once."""
+
+    def __init__(self, one: Manifest, other: Manifest) -> None:
+        self._numbers, self._labels = common_numbers(one, other), common_labels(one, other)
+        self._labels_of_one, self._labels_of_other = _labeller(one), _labeller(other)
+
+    def agreement(self, outputs: Outputs, others: Outputs) -> Agreement:
+        """Of each row the largest difference of any number counts."""
+        n_rows = len(next(iter(outputs.values())))
+        differences = np.zeros(n_rows)
+        for part in self._numbers:
+            difference = np.abs(outputs[part] - others[part]).reshape(n_rows, -1)
+            differences = np.maximum(differences, difference.max(axis=1))
+        if not np.isfinite(differences).all():
+            raise ValueError("no finite numbers")
+        equal = np.ones(n_rows, dtype=bool)
+        labels, other_labels = self._labels_of_one(outputs), self._labels_of_other(others)
+        for part in self._labels:
+            equal &= labels[part] == other_labels[part]
+        return Agreement(
+            n_rows, int(equal.sum()), float(differences.sum()), float(differences.max())
+        )
 
 
-def _labels(manifest: Manifest, outputs: Outputs) -> dict[str, Array]:
-    """The classes that the rows were given; of a declared output its bands, or whether it is the
+def _labeller(manifest: Manifest) -> Callable[[Outputs], dict[str, Array]]:
+    """Gives the classes that rows were given; of a declared output its bands, or whether it is the
     positive class.
     """
     declared = manifest.output
     if declared is None:
-        return {part: array for part, array in outputs.items() if part.endswith("label")}
+        return lambda outputs: {
+            part: array for part, array in outputs.items() if part.endswith("label")
+        }
     (part,) = _numbers(manifest)
-    number = outputs[part]
     if declared.bands is None:
-        return {"": number >= 0.5}
-    names = np.array(declared.bands.labels, dtype=object)
-    return {"": names[np.searchsorted(declared.bands.edges, number, side="right")]}
+        return lambda outputs: {"": outputs[part] >= 0.5}
+    names, edges = np.array(declared.bands.labels, dtype=object), declared.bands.edges
+    return lambda outputs: {"": names[np.searchsorted(edges, outputs[part], side="right")]}
 
 
 def common_numbers(one: Manifest, other: Manifest) -> list[str]:
@@ -267,7 +278,7 @@ def common_numbers(one: Manifest, other: Manifest) -> list[str]:
 
 
 def common_labels(one: Manifest, other: Manifest) -> list[str]:
-    """Those of `_labels` that say the same of both: a class, a band, or whether it is a class."""
+    """Those of `_labeller` that say the same of both: a class, a band, or whether it is a class."""
     return _equal(_labelled(one), _labelled(other))
 
 
